@@ -1,0 +1,147 @@
+"""The webhook stream: its entry format, appending in groups, reading as a consumer group."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from uuid import UUID
+
+import redis.asyncio
+from redis.exceptions import ResponseError
+
+STREAM = "wa:webhooks"
+GROUP = "recorders"
+_VERSION = b"1"
+
+
+@dataclass(frozen=True, slots=True)
+class WebhookBody:
+    """One POST from Meta, as it was received."""
+
+    id: UUID
+    received_at: datetime
+    raw: bytes
+    traceparent: str
+
+
+@dataclass(frozen=True, slots=True)
+class StreamEntry:
+    """One entry of the stream: the bodies that were waiting together."""
+
+    id: str
+    bodies: tuple[WebhookBody, ...]
+
+
+class UnknownVersionError(ValueError):
+    """An entry written by a newer version of us: it stays pending for a recorder that knows it."""
+
+
+def encode(bodies: Sequence[WebhookBody]) -> dict[bytes, bytes]:
+    """Return one entry's fields; numbered, since the client folds repeated names into one."""
+    fields = {b"v": _VERSION, b"n": b"%d" % len(bodies)}
+    for number, body in enumerate(bodies):
+        fields[b"id.%d" % number] = body.id.bytes
+        fields[b"at.%d" % number] = b"%d" % _microseconds(body.received_at)
+        fields[b"body.%d" % number] = body.raw
+        fields[b"trace.%d" % number] = body.traceparent.encode("ascii")
+    return fields
+
+
+def decode(entry_id: str, fields: Mapping[bytes, bytes]) -> StreamEntry:
+    """Return the entry. Raises: UnknownVersionError."""
+    if fields.get(b"v") != _VERSION:
+        raise UnknownVersionError(f"stream entry {entry_id} has an unknown version")
+    return StreamEntry(
+        id=entry_id,
+        bodies=tuple(
+            WebhookBody(
+                id=UUID(bytes=fields[b"id.%d" % number]),
+                received_at=_at(int(fields[b"at.%d" % number])),
+                raw=fields[b"body.%d" % number],
+                traceparent=fields[b"trace.%d" % number].decode("ascii"),
+            )
+            for number in range(int(fields[b"n"]))
+        ),
+    )
+
+
+def _microseconds(at: datetime) -> int:
+    # Integers on purpose: a float of seconds loses microseconds, and received_at is half of the body's key.
+    delta = at - datetime(1970, 1, 1, tzinfo=UTC)
+    return (delta.days * 86_400 + delta.seconds) * 1_000_000 + delta.microseconds
+
+
+def _at(microseconds: int) -> datetime:
+    seconds, rest = divmod(microseconds, 1_000_000)
+    return datetime.fromtimestamp(seconds, UTC).replace(microsecond=rest)
+
+
+async def append(client: redis.asyncio.Redis, bodies: Sequence[WebhookBody]) -> None:
+    """Append one entry; when this returns, Redis has fsynced it (given appendfsync always). Raises: redis.RedisError."""
+    await client.xadd(STREAM, encode(bodies))  # type: ignore[arg-type]
+
+
+class WebhookStream:
+    """The reading side, as one consumer of the group."""
+
+    def __init__(self, client: redis.asyncio.Redis, *, consumer: str) -> None:
+        self._client = client
+        self._consumer = consumer
+
+    async def read(self, *, count: int, block_s: float) -> list[tuple[str, dict[bytes, bytes]]]:
+        """Return new entries, waiting up to `block_s`; the group is made from id 0 when it is missing."""
+        try:
+            answer = await self._client.xreadgroup(
+                GROUP, self._consumer, {STREAM: ">"}, count=count, block=int(block_s * 1000)
+            )
+        except ResponseError as error:
+            if not str(error).startswith("NOGROUP"):
+                raise
+            await self._make_group()
+            return []
+        if not answer:
+            return []
+        streams = answer.items() if isinstance(answer, dict) else answer
+        return [
+            (entry_id.decode(), fields)
+            for _, batches in streams
+            for batch in (batches if isinstance(answer, dict) else [batches])
+            for entry_id, fields in batch
+        ]
+
+    async def take_over(self, *, idle_s: float, count: int) -> list[tuple[str, dict[bytes, bytes], int]]:
+        """Claim entries another consumer left unacknowledged; with how often each has been delivered."""
+        try:
+            pending = await self._client.xpending_range(
+                STREAM, GROUP, min="-", max="+", count=count, idle=int(idle_s * 1000)
+            )
+        except ResponseError as error:
+            if not str(error).startswith("NOGROUP"):
+                raise
+            return []
+        if not pending:
+            return []
+        times = {p["message_id"]: int(p["times_delivered"]) for p in pending}
+        claimed = await self._client.xclaim(STREAM, GROUP, self._consumer, int(idle_s * 1000), list(times))
+        return [(i.decode(), fields, times[i] + 1) for i, fields in claimed if fields]
+
+    async def done(self, entry_ids: Sequence[str]) -> None:
+        """Acknowledge and delete, together: what is acknowledged is gone, what is not comes back."""
+        async with self._client.pipeline(transaction=True) as pipe:
+            pipe.xack(STREAM, GROUP, *entry_ids)
+            pipe.xdel(STREAM, *entry_ids)
+            await pipe.execute()
+
+    async def leave(self) -> None:
+        """Delete this consumer if nothing is pending for it; its pending entries would vanish with it."""
+        for consumer in await self._client.xinfo_consumers(STREAM, GROUP):
+            if consumer["name"] == self._consumer.encode() and consumer["pending"] == 0:
+                await self._client.xgroup_delconsumer(STREAM, GROUP, self._consumer)
+
+    async def _make_group(self) -> None:
+        try:
+            await self._client.xgroup_create(STREAM, GROUP, id="0", mkstream=True)
+        except ResponseError as error:
+            if not str(error).startswith("BUSYGROUP"):
+                raise

@@ -1,0 +1,115 @@
+"""The store over a direct PostgreSQL connection: what every hot path uses."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncIterator, Mapping
+from contextlib import asynccontextmanager
+from typing import Literal, LiteralString
+
+import psycopg
+import structlog
+from psycopg import sql
+from psycopg.types.json import Jsonb
+from psycopg_pool import AsyncConnectionPool, PoolTimeout
+
+from shared.domain.errors import Rejected, Unavailable
+from shared.store.errors import refusal
+
+log = structlog.get_logger()
+
+ServiceRole = Literal["service_role", "parley_ingest"]
+
+_SWITCH_ROLE: LiteralString = (
+    "select set_config('role', %s, true), set_config('request.jwt.claims', %s, true)"
+)
+
+
+class PostgresTransport:
+    """Calls functions over a pool whose connections start as `anon`: a call that forgets its role can do nothing.
+
+    `service_role`: the literal role of calls that are not a user's; None for a process that only acts for users.
+    """
+
+    def __init__(self, pool: AsyncConnectionPool, *, service_role: ServiceRole | None) -> None:
+        self._pool = pool
+        self._service_role = service_role
+
+    async def call(self, function: str, args: Mapping[str, object], as_user: str | None = None) -> str:
+        """See `Store.call`. One network round trip: role, call and commit travel in one pipeline."""
+        role = "authenticated" if as_user is not None else self._service_role
+        if role is None:
+            raise Rejected(f"{function} needs a signed-in user", code="user_required")
+        query = _query(function, tuple(args))
+        values = {name: Jsonb(value) if isinstance(value, dict | list) else value for name, value in args.items()}
+        try:
+            async with self._pool.connection() as connection:
+                async with connection.pipeline(), connection.transaction():
+                    await connection.execute(_SWITCH_ROLE, (role, as_user or ""))
+                    cursor = await connection.execute(query, values)
+                    row = await cursor.fetchone()
+        except PoolTimeout as error:
+            raise Unavailable("no database connection is free", code="database_unavailable") from error
+        except psycopg.Error as error:
+            diag = error.diag
+            known = refusal(error.sqlstate, diag.message_primary or str(error), diag.message_detail, diag.message_hint)
+            if known is None:
+                raise
+            raise known from error
+        if row is None or row[0] is None:
+            raise RuntimeError(f"{function} returned nothing")
+        text: str = row[0]
+        return text
+
+    async def is_reachable(self) -> bool:
+        """Say whether a connection can be had now; for readiness."""
+        try:
+            async with asyncio.timeout(2), self._pool.connection(timeout=2) as connection:
+                await connection.execute("select 1")
+        except (TimeoutError, psycopg.Error, PoolTimeout):
+            return False
+        return True
+
+
+def _query(function: str, names: tuple[str, ...]) -> sql.Composed:
+    arguments = sql.SQL(", ").join(
+        sql.SQL("{} => {}").format(sql.Identifier(name), sql.Placeholder(name)) for name in names
+    )
+    return sql.SQL("select public.{}({})::text").format(sql.Identifier(function), arguments)
+
+
+async def _start_powerless(connection: psycopg.AsyncConnection) -> None:
+    # Fails at once when the login may not become anon, and behind a pooler that forgets session state.
+    await connection.execute("set role anon")
+    await connection.commit()
+
+
+@asynccontextmanager
+async def postgres_transport(
+    database_url: str, *, service_role: ServiceRole | None, max_connections: int, timeout_s: float = 5.0
+) -> AsyncIterator[PostgresTransport]:
+    """Open a pool for the life of a process.
+
+    `timeout_s`: for a free connection, and for every statement. Opening does not wait for the database: a process
+    started before it says so through readiness and goes on trying.
+    """
+    pool = AsyncConnectionPool(
+        database_url,
+        open=False,
+        min_size=1,
+        max_size=max_connections,
+        timeout=timeout_s,
+        reconnect_timeout=10,
+        configure=_start_powerless,
+        check=AsyncConnectionPool.check_connection,
+        kwargs={
+            "connect_timeout": 5,
+            "options": f"-c statement_timeout={int(timeout_s * 1000)} -c idle_in_transaction_session_timeout=10000",
+            "application_name": "parley",
+        },
+    )
+    await pool.open()
+    try:
+        yield PostgresTransport(pool, service_role=service_role)
+    finally:
+        await pool.close(timeout=2)

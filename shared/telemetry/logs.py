@@ -1,0 +1,67 @@
+"""One JSON object per line on standard output; the library logs of others included."""
+
+from __future__ import annotations
+
+import logging
+import sys
+
+import structlog
+
+_SHARED: tuple[structlog.typing.Processor, ...] = (
+    structlog.contextvars.merge_contextvars,
+    structlog.stdlib.add_log_level,
+    structlog.processors.TimeStamper(fmt="iso", utc=True, key="timestamp"),
+)
+
+
+def configure_logs(*, service: str, process: str, level: str = "info") -> None:
+    """Log as JSON with `service` and `process` on every line; called once, in `__main__`.
+
+    Never logged, at any level: message text, names, phone numbers, tokens, raw payloads. Tracebacks name files and
+    lines, not values.
+    """
+    handler = logging.StreamHandler(sys.stdout)
+    handler.setFormatter(
+        structlog.stdlib.ProcessorFormatter(
+            foreign_pre_chain=list(_SHARED),
+            processors=[
+                structlog.stdlib.ProcessorFormatter.remove_processors_meta,
+                _format_error,
+                structlog.processors.JSONRenderer(),
+            ],
+        )
+    )
+    logging.basicConfig(handlers=[handler], level=level.upper(), force=True)
+    for chatty in ("httpx", "httpx2", "httpcore", "httpcore2", "anthropic", "rq", "rq.worker", "rq.queue", "rq.job"):
+        logging.getLogger(chatty).setLevel(logging.WARNING)
+    structlog.configure(
+        processors=[*_SHARED, structlog.stdlib.ProcessorFormatter.wrap_for_formatter],
+        logger_factory=structlog.stdlib.LoggerFactory(),
+        wrapper_class=structlog.make_filtering_bound_logger(logging.getLevelName(level.upper())),
+        cache_logger_on_first_use=True,
+    )
+    structlog.contextvars.bind_contextvars(service=service, process=process)
+
+
+def _format_error(
+    _logger: structlog.typing.WrappedLogger, _method: str, event: structlog.typing.EventDict
+) -> structlog.typing.EventDict:
+    """Replace an exception by its classes and places: messages of foreign errors may quote personal data."""
+    info = event.pop("exc_info", None)
+    if info is True:
+        info = sys.exc_info()
+    error = info[1] if isinstance(info, tuple) else info
+    if isinstance(error, BaseException):
+        chain = []
+        seen: BaseException | None = error
+        while seen is not None and len(chain) < 5:
+            places = []
+            trace = seen.__traceback__
+            while trace is not None:
+                code = trace.tb_frame.f_code
+                places.append(f"{code.co_filename.rsplit('/site-packages/', 1)[-1]}:{trace.tb_lineno} {code.co_name}")
+                trace = trace.tb_next
+            chain.append({"error": type(seen).__name__, "at": places[-12:]})
+            seen = seen.__cause__ or seen.__context__
+        event["errors"] = chain
+    return event

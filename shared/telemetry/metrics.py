@@ -1,0 +1,42 @@
+"""Every metric there is. Labels have a handful of values: never a workspace, a wamid, a path with an id."""
+
+from __future__ import annotations
+
+from prometheus_client import Counter, Gauge, Histogram
+
+_FAST = (0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5)
+_SLOW = (0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0, 20.0, 45.0, 90.0)
+
+# Ingest.
+WEBHOOK_ACCEPT_SECONDS = Histogram(
+    "webhook_accept_seconds", "From the first byte read to the answer", ["answer"], buckets=_FAST
+)
+WEBHOOK_BODIES = Counter("webhook_bodies_total", "Webhook bodies made durable, by where", ["where"])
+WEBHOOK_SECRET_USED = Counter("webhook_secret_used_total", "Valid signatures, by index of the app secret", ["index"])
+WEBHOOK_GROUP_BODIES = Histogram(
+    "webhook_group_bodies", "Bodies per append (group commit)", buckets=(1, 2, 4, 8, 16, 32, 64, 128, 256)
+)
+REDIS_IS_DURABLE = Gauge("redis_is_durable", "1 when Redis says appendonly yes and appendfsync always")
+
+# Recorder.
+WEBHOOK_ITEMS = Counter("webhook_items_total", "Items of recorded bodies, by what became of them", ["outcome"])
+RECORD_SECONDS = Histogram("record_batch_seconds", "Recording one batch", buckets=_FAST)
+STREAM_WAIT_SECONDS = Histogram(
+    "queue_wait_seconds", "From being queued to being picked up", ["queue"], buckets=(*_FAST, 5.0, 15.0, 60.0, 300.0)
+)
+BODIES_IN_DEFAULT_PARTITION = Gauge(
+    "webhook_bodies_in_default_partition", "Rows outside every day's partition: should be 0"
+)
+
+# Claude.
+CLAUDE_CALLS = Counter("claude_calls_total", "Calls to Claude, by outcome", ["model", "outcome"])
+CLAUDE_SECONDS = Histogram("claude_call_seconds", "One call to Claude", ["model"], buckets=_SLOW)
+CLAUDE_TOKENS = Counter("claude_tokens_total", "Tokens, by kind", ["model", "kind"])
+CLAUDE_COST_USD = Counter("claude_cost_usd_total", "What the calls cost by the price table", ["model"])
+ANALYSES_IN_FLIGHT = Gauge("analyses_in_flight", "Conversations this worker is at")
+ANALYSIS_WAIT_SECONDS = Histogram(
+    "analysis_age_seconds", "From our recording a message to its analysis", buckets=(*_SLOW, 300.0, 1200.0)
+)
+
+# Every HTTP process.
+HTTP_SECONDS = Histogram("http_request_seconds", "Requests, by route and status", ["route", "status"], buckets=_FAST)
