@@ -1,1 +1,1 @@
-"""What two services need today. Imports nothing from `services`; each package says what it holds and what it does not."""
+"""What two services need today; imports nothing from `services`. Each package says what it holds and what not."""

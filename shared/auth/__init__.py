@@ -1,1 +1,1 @@
-"""Verifying a person's token. Holds: Supabase Auth's access tokens. Does not hold: what the person may do (RLS does)."""
+"""Verifying a person's token: Supabase Auth's access tokens. Does not hold what the person may do: RLS does."""

@@ -92,6 +92,8 @@ class TokenVerifier:
             async with self._fetching:
                 if self._fetched_at < now:
                     await self._fetch()
+        if not self._keys:
+            raise Unavailable("the sign-in service's keys cannot be fetched", code="auth_unavailable", retry_after_s=5)
         key = self._keys.get(kid)
         if key is None or key.algorithm_name != algorithm:
             raise _untrusted("key_not_known")
@@ -105,8 +107,6 @@ class TokenVerifier:
         except (httpx.HTTPError, jwt.PyJWTError, ValueError) as error:
             # Keys we have stay good: Auth's outage must not sign everybody out. Without any we cannot tell.
             log.warning("auth.keys_not_fetched", error=type(error).__name__, known=len(self._keys))
-            if not self._keys:
-                raise Unavailable("the sign-in service's keys cannot be fetched", code="auth_unavailable") from error
         else:
             self._keys = {
                 key.key_id: key for key in found.keys if key.key_id and key.algorithm_name in _PUBLIC_KEY_ALGORITHMS

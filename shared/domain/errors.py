@@ -39,8 +39,6 @@ class Untrusted(ParleyError):
 class Unavailable(ParleyError):
     """Meta, Claude, Postgres or Redis said "later". HTTP 503 with Retry-After."""
 
-    def __init__(
-        self, message: str, *, code: str, hint: str | None = None, retry_after_s: float | None = None
-    ) -> None:
+    def __init__(self, message: str, *, code: str, hint: str | None = None, retry_after_s: float | None = None) -> None:
         super().__init__(message, code=code, hint=hint)
         self.retry_after_s = retry_after_s

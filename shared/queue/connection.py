@@ -1,4 +1,4 @@
-"""Redis clients with our own limits: the library's defaults retry commands, which repeats an append whose reply was lost."""
+"""Redis clients with our own limits: the library retries commands, which repeats an append whose reply was lost."""
 
 from __future__ import annotations
 

@@ -5,24 +5,17 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
+from typing import Any
 from uuid import UUID
 
 import redis.asyncio
 from redis.exceptions import ResponseError
 
+from shared.whatsapp.events import WebhookBody
+
 STREAM = "wa:webhooks"
 GROUP = "recorders"
 _VERSION = b"1"
-
-
-@dataclass(frozen=True, slots=True)
-class WebhookBody:
-    """One POST from Meta, as it was received."""
-
-    id: UUID
-    received_at: datetime
-    raw: bytes
-    traceparent: str
 
 
 @dataclass(frozen=True, slots=True)
@@ -78,7 +71,7 @@ def _at(microseconds: int) -> datetime:
 
 
 async def append(client: redis.asyncio.Redis, bodies: Sequence[WebhookBody]) -> None:
-    """Append one entry; when this returns, Redis has fsynced it (given appendfsync always). Raises: redis.RedisError."""
+    """Append one entry; on return Redis has fsynced it (given appendfsync always). Raises: redis.RedisError."""
     await client.xadd(STREAM, encode(bodies))  # type: ignore[arg-type]
 
 
@@ -92,7 +85,7 @@ class WebhookStream:
     async def read(self, *, count: int, block_s: float) -> list[tuple[str, dict[bytes, bytes]]]:
         """Return new entries, waiting up to `block_s`; the group is made from id 0 when it is missing."""
         try:
-            answer = await self._client.xreadgroup(
+            answer: Any = await self._client.xreadgroup(
                 GROUP, self._consumer, {STREAM: ">"}, count=count, block=int(block_s * 1000)
             )
         except ResponseError as error:
@@ -113,7 +106,7 @@ class WebhookStream:
     async def take_over(self, *, idle_s: float, count: int) -> list[tuple[str, dict[bytes, bytes], int]]:
         """Claim entries another consumer left unacknowledged; with how often each has been delivered."""
         try:
-            pending = await self._client.xpending_range(
+            pending: Any = await self._client.xpending_range(
                 STREAM, GROUP, min="-", max="+", count=count, idle=int(idle_s * 1000)
             )
         except ResponseError as error:
@@ -123,7 +116,7 @@ class WebhookStream:
         if not pending:
             return []
         times = {p["message_id"]: int(p["times_delivered"]) for p in pending}
-        claimed = await self._client.xclaim(STREAM, GROUP, self._consumer, int(idle_s * 1000), list(times))
+        claimed: Any = await self._client.xclaim(STREAM, GROUP, self._consumer, int(idle_s * 1000), list(times))
         return [(i.decode(), fields, times[i] + 1) for i, fields in claimed if fields]
 
     async def done(self, entry_ids: Sequence[str]) -> None:

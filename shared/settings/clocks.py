@@ -44,10 +44,22 @@ class Clocks:
     def problems(self) -> list[str]:
         """Return what is wrong, each with its consequence; empty when all hold."""
         rules = (
-            (self.redis_block_s < self.redis_read_timeout_s, "redis_block_s must be under redis_read_timeout_s, or every idle read is an error"),
-            (self.batch_deadline_s < self.pending_idle_s, "batch_deadline_s must be under pending_idle_s, or two recorders work on one entry"),
-            (self.batch_deadline_s < self.drain_hold_s, "batch_deadline_s must be under drain_hold_s, or two recorders drain one body"),
-            (self.renew_every_s * 2 < self.lease_s, "lease_s must outlast two renewals, or one slow renewal loses the lease"),
+            (
+                self.redis_block_s < self.redis_read_timeout_s,
+                "redis_block_s must be under redis_read_timeout_s, or every idle read is an error",
+            ),
+            (
+                self.batch_deadline_s < self.pending_idle_s,
+                "batch_deadline_s must be under pending_idle_s, or two recorders work on one entry",
+            ),
+            (
+                self.batch_deadline_s < self.drain_hold_s,
+                "batch_deadline_s must be under drain_hold_s, or two recorders drain one body",
+            ),
+            (
+                self.renew_every_s * 2 < self.lease_s,
+                "lease_s must outlast two renewals, or one slow renewal loses the lease",
+            ),
             (
                 self.lease_s + self.poll_every_s + self.settle_s + self.pending_idle_s < self.promised_s,
                 "lease, poll, settle and takeover must fit the promised time, or a crash costs more than promised",

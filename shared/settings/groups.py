@@ -8,8 +8,6 @@ from pydantic import BaseModel, ConfigDict, Field, SecretStr
 from pydantic_settings import BaseSettings, SettingsConfigDict
 
 
-
-
 class Group(BaseModel):
     """A group of settings with one prefix."""
 
@@ -19,7 +17,9 @@ class Group(BaseModel):
 class DatabaseSettings(Group):
     """DATABASE_*: PostgreSQL."""
 
-    url: SecretStr = Field(description="Direct or session-mode connection, e.g. postgresql://user:password@host:5432/parley")
+    url: SecretStr = Field(
+        description="Direct or session-mode connection, e.g. postgresql://user:password@host:5432/parley"
+    )
     max_connections: Annotated[int, Field(ge=1, le=100)] = Field(8, description="Most connections this process opens")
     timeout_s: Annotated[float, Field(gt=0)] = Field(5.0, description="For a free connection, and for one statement")
 
@@ -33,10 +33,10 @@ class RedisSettings(Group):
 class InternalHttpSettings(Group):
     """HTTP_*: of a process without a public port."""
 
-    internal_port: Annotated[int, Field(ge=1, le=65535)] = Field(
-        9000, description="Port of /live, /ready and /metrics"
+    internal_port: Annotated[int, Field(ge=1, le=65535)] = Field(9000, description="Port of /live, /ready and /metrics")
+    internal_host: str = Field(
+        "127.0.0.1", description="Address of the internal port; a pod's own address under Kubernetes"
     )
-    internal_host: str = Field("127.0.0.1", description="Address of the internal port; a pod's own address under Kubernetes")
 
 
 class HttpSettings(InternalHttpSettings):

@@ -17,7 +17,7 @@ def load(settings: type[SettingsT]) -> SettingsT:
     try:
         return settings()
     except ValidationError as error:
-        print(problems(settings, error), file=sys.stderr)  # noqa: T201
+        sys.stderr.write(f"{problems(settings, error)}\n")
         raise SystemExit(2) from None
 
 
@@ -26,7 +26,9 @@ def problems(settings: type[ProcessSettings], error: ValidationError) -> str:
     lines = [f"Cannot start: {settings.__module__.rsplit('.', 1)[0]} lacks settings."]
     for problem in error.errors(include_input=False, include_url=False, include_context=False):
         path = [str(part) for part in problem["loc"]]
-        missing = _missing_below(settings, path) if problem["type"] == "missing" else [(path, _description(settings, path))]
+        missing = (
+            _missing_below(settings, path) if problem["type"] == "missing" else [(path, _description(settings, path))]
+        )
         for name, meaning in missing:
             what = "is missing" if problem["type"] == "missing" else problem["msg"]
             lines.append(f"  {'_'.join(name).upper():<24} {what}. {meaning or ''}".rstrip())
@@ -38,9 +40,7 @@ def _missing_below(model: type[BaseModel], path: list[str]) -> list[tuple[list[s
     annotation = _annotation(model, path)
     if isinstance(annotation, type) and issubclass(annotation, BaseModel):
         return [
-            ([*path, name], field.description)
-            for name, field in annotation.model_fields.items()
-            if field.is_required()
+            ([*path, name], field.description) for name, field in annotation.model_fields.items() if field.is_required()
         ]
     return [(path, _description(model, path))]
 
@@ -48,7 +48,10 @@ def _missing_below(model: type[BaseModel], path: list[str]) -> list[tuple[list[s
 def _annotation(model: type[BaseModel], path: list[str]) -> object:
     annotation: object = model
     for part in path:
-        if not (isinstance(annotation, type) and issubclass(annotation, BaseModel)) or part not in annotation.model_fields:
+        if (
+            not (isinstance(annotation, type) and issubclass(annotation, BaseModel))
+            or part not in annotation.model_fields
+        ):
             return None
         annotation = annotation.model_fields[part].annotation
     return annotation

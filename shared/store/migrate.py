@@ -66,10 +66,10 @@ def main() -> int:
     """Run from the command line; the database is DATABASE_URL, as a role that may create schemas and roles."""
     database_url = os.environ.get("DATABASE_URL")
     if not database_url:
-        print("Set DATABASE_URL to the database to migrate, e.g. postgresql://postgres@localhost/parley", file=sys.stderr)  # noqa: T201
+        sys.stderr.write("Set DATABASE_URL to the database to migrate, e.g. postgresql://postgres@localhost/parley\n")
         return 2
     for name in migrate(database_url) or ["nothing to do: every migration is applied"]:
-        print(name)  # noqa: T201
+        sys.stdout.write(f"{name}\n")
     return 0
 
 

@@ -20,9 +20,7 @@ log = structlog.get_logger()
 
 ServiceRole = Literal["service_role", "parley_ingest"]
 
-_SWITCH_ROLE: LiteralString = (
-    "select set_config('role', %s, true), set_config('request.jwt.claims', %s, true)"
-)
+_SWITCH_ROLE: LiteralString = "select set_config('role', %s, true), set_config('request.jwt.claims', %s, true)"
 
 
 class PostgresTransport:
@@ -47,7 +45,7 @@ class PostgresTransport:
                 async with connection.pipeline(), connection.transaction():
                     await connection.execute(_SWITCH_ROLE, (role, as_user or ""))
                     cursor = await connection.execute(query, values)
-                    row = await cursor.fetchone()
+                row = await cursor.fetchone()
         except PoolTimeout as error:
             raise Unavailable("no database connection is free", code="database_unavailable") from error
         except psycopg.Error as error:

@@ -52,7 +52,7 @@ def _format_error(
         info = sys.exc_info()
     error = info[1] if isinstance(info, tuple) else info
     if isinstance(error, BaseException):
-        chain = []
+        chain: list[dict[str, object]] = []
         seen: BaseException | None = error
         while seen is not None and len(chain) < 5:
             places = []

@@ -19,7 +19,9 @@ class RequireHttps:
     async def __call__(self, scope: Any, receive: Any, send: Any) -> None:
         """Answer 403 to plain HTTP, pass everything else on."""
         if scope["type"] == "http" and scope["scheme"] != "https" and scope["path"] not in _OPEN_PATHS:
-            body = problem(403, code="https_required", hint="Use https://. Behind a proxy, list it in HTTP_TRUSTED_PROXIES.")
+            body = problem(
+                403, code="https_required", hint="Use https://. Behind a proxy, list it in HTTP_TRUSTED_PROXIES."
+            )
             await answer(send, 403, body)
             return
         await self._app(scope, receive, send)

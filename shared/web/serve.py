@@ -29,14 +29,14 @@ class _Server(uvicorn.Server):
 
 
 @contextlib.asynccontextmanager
-async def serving(
-    app: Any, *, host: str, port: int, drain_s: float, trusted_proxies: str = ""
-) -> AsyncIterator[None]:
+async def serving(app: Any, *, host: str, port: int, drain_s: float, trusted_proxies: str = "") -> AsyncIterator[None]:
     """Serve `app` while the block runs; on leaving, accept no more and give requests in flight `drain_s`.
 
     Raises: OSError when the address is taken.
     """
-    listening = socket.create_server((host, port), backlog=2048, family=socket.AF_INET6 if ":" in host else socket.AF_INET)
+    listening = socket.create_server(
+        (host, port), backlog=2048, family=socket.AF_INET6 if ":" in host else socket.AF_INET
+    )
     server = _Server(
         uvicorn.Config(
             app,

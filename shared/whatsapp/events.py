@@ -5,6 +5,17 @@ from __future__ import annotations
 from dataclasses import dataclass
 from datetime import datetime
 from typing import Any
+from uuid import UUID
+
+
+@dataclass(frozen=True, slots=True)
+class WebhookBody:
+    """One POST from Meta, as it was received: the signed bytes, and the id and time we gave it (its key)."""
+
+    id: UUID
+    received_at: datetime
+    raw: bytes
+    traceparent: str
 
 
 @dataclass(frozen=True, slots=True)

@@ -13,7 +13,16 @@ from typing import Any
 from shared.whatsapp.events import Change, InboundMessage, ParsedBody, Quarantined
 
 # Lists whose elements are items, each accounted for. History nests its messages in threads.
-_ITEM_LISTS = ("messages", "statuses", "message_echoes", "calls", "errors", "user_preferences", "state_sync", "user_actions")
+_ITEM_LISTS = (
+    "messages",
+    "statuses",
+    "message_echoes",
+    "calls",
+    "errors",
+    "user_preferences",
+    "state_sync",
+    "user_actions",
+)
 
 # Messages that are facts about another message or person, not turns in the chat: kept raw with their change.
 _NOT_A_TURN = frozenset({"reaction", "edit", "revoke", "system", "request_welcome"})
@@ -117,7 +126,11 @@ class _Reading:
             self.items += 1
         self.changes.append(
             Change(
-                event_type=name, phone_number_id=phone_number_id, waba_id=waba_id, payload=_clean_object(value), kept=kept
+                event_type=name,
+                phone_number_id=phone_number_id,
+                waba_id=waba_id,
+                payload=_clean_object(value),
+                kept=kept,
             )
         )
 

@@ -1,0 +1,146 @@
+"""Analyse one claimed conversation until nothing new is left in it: ask, record, go on."""
+
+from __future__ import annotations
+
+from datetime import UTC, datetime
+from typing import Any
+from uuid import UUID
+
+import structlog
+
+from services.ai_worker.claude import Answer, Claude
+from services.ai_worker.message_analysis import DEFAULT_INTENTS, Accepted, NewMessage, Question, Turn
+from services.ai_worker.pricing import Usage, share
+from services.ai_worker.retries import Outcome, next_step
+from shared.store.analysis import AnalysisWork, Work
+from shared.telemetry import metrics
+
+log = structlog.get_logger()
+
+MOST_MESSAGES = 20  # per call; a longer burst is several calls, each cheap to repeat
+_DEFAULT_TONE = "Friendly, brief and concrete."
+
+
+async def analyse_conversation(work: Work, *, claude: Claude, rows: AnalysisWork) -> None:
+    """Carry one lease to its end. Raises: Unavailable when the database cannot be told; the lease then expires."""
+    current: Work | None = work
+    while current is not None:
+        question = question_of(current.context, now=datetime.now(UTC))
+        answer = await claude.analyse_messages(question)
+        failed = _failed(answer, question, attempt=current.attempt)
+        log.log(
+            20 if answer.outcome is Outcome.OK else 30,
+            "analysis.finished",
+            workspace_id=str(current.lease.workspace_id),
+            conversation_id=str(current.lease.conversation_id),
+            outcome=answer.outcome,
+            attempt=current.attempt,
+            messages=len(question.new_messages),
+            analysed=len(answer.accepted),
+            retry_in_ms=failed["retry_in_ms"] if failed else None,
+            duration_ms=answer.latency_ms,
+            model=answer.model,
+            prompt_version=answer.prompt_version,
+            input_tokens=answer.usage.input_tokens,
+            output_tokens=answer.usage.output_tokens,
+            cost_usd=str(answer.cost_usd),
+        )
+        current = await rows.finish(
+            current.lease,
+            attempt=_attempt_json(current.attempt_id, answer),
+            results=_results_json(answer),
+            failed=failed,
+            most_messages=MOST_MESSAGES,
+        )
+        for accepted in answer.accepted:
+            age_s = (datetime.now(UTC) - accepted.message.sent_at).total_seconds()
+            metrics.ANALYSIS_WAIT_SECONDS.observe(max(0.0, age_s))
+
+
+def question_of(context: dict[str, Any], *, now: datetime) -> Question:
+    """Build the question from what the claim returned."""
+    settings = context["settings"]
+    intents = {i["name"]: i.get("description", "") for i in settings.get("intents", [])} or DEFAULT_INTENTS
+    closes_at = context["window_expires_at"]
+    return Question(
+        new_messages=tuple(
+            NewMessage(
+                message_id=UUID(m["message_id"]),
+                content=m["content"],
+                content_version=m["content_version"],
+                sent_at=datetime.fromisoformat(m["sent_at"]),
+            )
+            for m in context["new_messages"]
+        ),
+        history=tuple(Turn(is_customer=h["direction"] == "inbound", content=h["content"]) for h in context["history"]),
+        intents=intents,
+        tone=settings.get("tone") or _DEFAULT_TONE,
+        is_reply_window_open=closes_at is not None and datetime.fromisoformat(closes_at) > now,
+    )
+
+
+def _failed(answer: Answer, question: Question, *, attempt: int) -> dict[str, Any] | None:
+    """Say what becomes of the messages the answer left out; None when it left out none."""
+    if answer.outcome is Outcome.OK:
+        return None
+    done = {accepted.message.message_id for accepted in answer.accepted}
+    left = [m.message_id for m in question.new_messages if m.message_id not in done]
+    step = next_step(
+        answer.outcome,
+        attempt=attempt,
+        messages=len(question.new_messages),
+        retry_after_s=answer.retry_after_s,
+    )
+    return {
+        "reason": answer.outcome,
+        "message_ids": [str(message_id) for message_id in left],
+        "retry_in_ms": None if step.retry_in_s is None else int(step.retry_in_s * 1000),
+        "isolate": step.isolate,
+    }
+
+
+def _attempt_json(attempt_id: int, answer: Answer) -> dict[str, object]:
+    return {
+        "id": attempt_id,
+        "outcome": answer.outcome,
+        "model": answer.model,
+        "prompt_version": answer.prompt_version,
+        **_usage_json(answer.usage),
+        "cost_usd": str(answer.cost_usd),
+        "latency_ms": answer.latency_ms,
+        "request_id": answer.request_id,
+    }
+
+
+def _results_json(answer: Answer) -> list[dict[str, object]]:
+    if not answer.accepted:
+        return []
+    shares = share(answer.usage, answer.cost_usd, parts=len(answer.accepted))
+    return [_result_json(accepted, *part) for accepted, part in zip(answer.accepted, shares, strict=True)]
+
+
+def _result_json(accepted: Accepted, usage: Usage, cost: object) -> dict[str, object]:
+    entry = accepted.entry
+    return {
+        "message_id": str(accepted.message.message_id),
+        "content_version": accepted.message.content_version,
+        "result": accepted.result,
+        "sentiment": entry.sentiment,
+        "sentiment_score": entry.sentiment_score,
+        "intent": entry.intent,
+        "ai_summary": entry.summary,
+        "suggested_response": entry.suggested_response,
+        "priority": entry.priority,
+        "language": entry.language,
+        **_usage_json(usage),
+        "cost_usd": str(cost),
+    }
+
+
+def _usage_json(usage: Usage) -> dict[str, object]:
+    return {
+        "input_tokens": usage.input_tokens,
+        "output_tokens": usage.output_tokens,
+        "cache_read_tokens": usage.cache_read_tokens,
+        "cache_write_tokens": usage.cache_write_tokens,
+    }

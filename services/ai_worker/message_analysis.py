@@ -1,0 +1,214 @@
+"""The message analysis: what Claude is asked, and what of its answer we accept. Pure: no I/O, no clock."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from dataclasses import dataclass
+from datetime import datetime
+from functools import cache
+from importlib import resources
+from typing import Any, Literal
+from uuid import UUID
+
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator
+
+# A workspace may bring its own list; this is the sensible default.
+DEFAULT_INTENTS: dict[str, str] = {
+    "order_status": "where an order or delivery is",
+    "price_question": "what something costs, or a quote",
+    "product_question": "what is offered, in stock, how something works",
+    "appointment": "book, move or ask about a time",
+    "complaint": "something went wrong and should be put right",
+    "refund": "money back, or a return",
+    "cancellation": "cancel an order, booking or subscription",
+    "payment": "pay, an invoice, a payment problem",
+    "account_help": "access or details of an account",
+    "human_agent": "talk to a person, be called back",
+    "greeting": "only says hello",
+    "thanks": "only thanks or confirms",
+    "spam": "advertising or fraud",
+    "other": "none of the above",
+}
+
+_FIELDS = ("sentiment", "intent", "summary", "suggested_response", "priority")
+_MOST_CHARACTERS = 4000  # of one message: more says nothing new about it, and costs
+
+
+@dataclass(frozen=True, slots=True)
+class NewMessage:
+    """A message to analyse."""
+
+    message_id: UUID
+    content: str
+    content_version: int
+    sent_at: datetime
+
+
+@dataclass(frozen=True, slots=True)
+class Turn:
+    """What was said before."""
+
+    is_customer: bool
+    content: str
+
+
+@dataclass(frozen=True, slots=True)
+class Question:
+    """What one call is about."""
+
+    new_messages: tuple[NewMessage, ...]
+    history: tuple[Turn, ...]
+    intents: dict[str, str]
+    tone: str
+    is_reply_window_open: bool
+
+
+class Entry(BaseModel):
+    """Claude's answer about one message. Numbers are clamped, texts cut: a slightly wrong answer is still one."""
+
+    model_config = ConfigDict(extra="ignore")
+
+    ref: str
+    sentiment: Literal["positive", "neutral", "negative"]
+    sentiment_score: float
+    sentiment_confidence: float
+    sentiment_evidence: str
+    intent: str
+    intent_confidence: float
+    intent_evidence: str
+    summary: str = Field(min_length=1)
+    summary_confidence: float
+    summary_evidence: str
+    suggested_response: str = Field(min_length=1)
+    suggested_response_confidence: float
+    suggested_response_evidence: str
+    priority: Literal["low", "normal", "high", "urgent"]
+    priority_confidence: float
+    priority_evidence: str
+    language: str
+
+    @field_validator("sentiment_score")
+    @classmethod
+    def _clamp_score(cls, value: float) -> float:
+        return max(-1.0, min(1.0, value))
+
+    @field_validator(*(f"{name}_confidence" for name in _FIELDS))
+    @classmethod
+    def _clamp_confidence(cls, value: float) -> float:
+        return max(0.0, min(1.0, value))
+
+    @field_validator("summary", "suggested_response", "language", *(f"{name}_evidence" for name in _FIELDS))
+    @classmethod
+    def _storable(cls, value: str) -> str:
+        # A JSON answer may escape what PostgreSQL refuses.
+        return value.replace("\x00", "").encode("utf-8", "replace").decode("utf-8")[:_MOST_CHARACTERS]
+
+
+@dataclass(frozen=True, slots=True)
+class Accepted:
+    """What we store about one message. `result` holds each field's value, confidence and evidence."""
+
+    message: NewMessage
+    entry: Entry
+    result: dict[str, Any]
+
+
+@cache
+def instructions() -> tuple[str, str]:
+    """Return the prompt's text and its version, which changes whenever the text or the answer's form does."""
+    text = resources.files("services.ai_worker").joinpath("prompts/message_analysis.md").read_text("utf-8")
+    form = json.dumps(answer_schema(["intent"]), sort_keys=True)
+    return text, f"message_analysis-{hashlib.sha256((text + form).encode()).hexdigest()[:8]}"
+
+
+def workspace_instructions(question: Question) -> str:
+    """Return what is stable for a workspace: its intents and tone; cached at Claude beside the instructions."""
+    intents = "\n".join(f"- {name}: {meaning}" for name, meaning in question.intents.items())
+    return f"The intents are:\n{intents}\n\nThe business's tone: {question.tone}"
+
+
+def data_document(question: Question) -> str:
+    """Return the conversation as delimited data. No ids, names or numbers of ours: Claude sees refs."""
+    document = {
+        "reply_window": "open" if question.is_reply_window_open else "closed",
+        "history": [
+            {"from": "customer" if turn.is_customer else "business", "text": turn.content[:_MOST_CHARACTERS]}
+            for turn in question.history
+        ],
+        "new_messages": [
+            {"ref": f"m{number}", "text": message.content[:_MOST_CHARACTERS]}
+            for number, message in enumerate(question.new_messages, 1)
+        ],
+    }
+    # "<" is escaped as JSON allows, so that nothing a customer types can close the tag.
+    escaped = json.dumps(document, ensure_ascii=False).replace("<", "\\u003c")
+    return f"<data>\n{escaped}\n</data>"
+
+
+def answer_schema(intents: list[str]) -> dict[str, object]:
+    """Return the JSON schema Claude's answer must follow: small and flat."""
+    text: dict[str, object] = {"type": "string"}
+    number: dict[str, object] = {"type": "number"}
+    properties: dict[str, object] = {
+        "ref": text,
+        "sentiment": {"type": "string", "enum": ["positive", "neutral", "negative"]},
+        "sentiment_score": number,
+        "intent": {"type": "string", "enum": intents},
+        "summary": text,
+        "suggested_response": text,
+        "priority": {"type": "string", "enum": ["low", "normal", "high", "urgent"]},
+        "language": text,
+    }
+    for name in _FIELDS:
+        properties[f"{name}_confidence"] = number
+        properties[f"{name}_evidence"] = text
+    entry = {
+        "type": "object",
+        "properties": properties,
+        "required": list(properties),
+        "additionalProperties": False,
+    }
+    return {
+        "type": "object",
+        "properties": {"entries": {"type": "array", "items": entry}},
+        "required": ["entries"],
+        "additionalProperties": False,
+    }
+
+
+def read_answer(text: str, question: Question) -> list[Accepted]:
+    """Return what can be stored of an answer; a message without an acceptable entry is simply not in it."""
+    try:
+        entries = json.loads(text)["entries"]
+    except (ValueError, KeyError, TypeError, RecursionError):
+        return []
+    by_ref = {f"m{number}": message for number, message in enumerate(question.new_messages, 1)}
+    accepted: dict[UUID, Accepted] = {}
+    for raw in entries if isinstance(entries, list) else []:
+        try:
+            entry = Entry.model_validate(raw)
+        except ValidationError:
+            continue
+        message = by_ref.get(entry.ref)
+        if message is not None and entry.intent in question.intents:
+            accepted.setdefault(message.message_id, Accepted(message, entry, _result(entry, message)))
+    return list(accepted.values())
+
+
+def _result(entry: Entry, message: NewMessage) -> dict[str, Any]:
+    fields = {
+        name: {
+            "value": getattr(entry, name),
+            "confidence": getattr(entry, f"{name}_confidence"),
+            "evidence": _quotation(getattr(entry, f"{name}_evidence"), message.content),
+        }
+        for name in _FIELDS
+    }
+    return {**fields, "sentiment_score": entry.sentiment_score, "language": entry.language}
+
+
+def _quotation(quote: str, content: str) -> list[dict[str, object]]:
+    """Return where the quotation stands (start, end in code points), or nothing: what is not there is no evidence."""
+    start = content.find(quote) if quote else -1
+    return [{"start": start, "end": start + len(quote), "quote": quote}] if start >= 0 else []

@@ -1,0 +1,73 @@
+"""What Claude costs: data, with its date.
+
+Source: Anthropic, "Pricing", read 2026-11-23. USD per million tokens; cache writes are the five-minute kind.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from decimal import Decimal
+
+
+@dataclass(frozen=True, slots=True)
+class Price:
+    """USD per million tokens."""
+
+    input: Decimal
+    output: Decimal
+    cache_read: Decimal
+    cache_write: Decimal
+
+
+@dataclass(frozen=True, slots=True)
+class Usage:
+    """Tokens of one call. `input_tokens` excludes what the cache read or wrote, as Anthropic counts."""
+
+    input_tokens: int = 0
+    output_tokens: int = 0
+    cache_read_tokens: int = 0
+    cache_write_tokens: int = 0
+
+
+def _price(input_usd: str, output_usd: str, *, cache_read: str, cache_write: str) -> Price:
+    return Price(Decimal(input_usd), Decimal(output_usd), Decimal(cache_read), Decimal(cache_write))
+
+
+PRICES: dict[str, Price] = {
+    # Haiku 5.5 costs five times this for prompts over 100,000 tokens; ours hold 20 + 20 messages.
+    "claude-haiku-5-5": _price("0.10", "0.50", cache_read="0.01", cache_write="0.125"),
+    "claude-haiku-4-5": _price("1.00", "5.00", cache_read="0.10", cache_write="1.25"),
+    "claude-sonnet-5-5": _price("2.00", "10.00", cache_read="0.10", cache_write="2.50"),
+    "claude-opus-5-5": _price("4.00", "20.00", cache_read="0.20", cache_write="5.00"),
+}
+
+_MILLION = Decimal(1_000_000)
+
+
+def cost_usd(model: str, usage: Usage) -> Decimal:
+    """Return what a call cost, exactly. Raises: KeyError for a model without a price (settings refuse those)."""
+    price = PRICES[model]
+    return (
+        usage.input_tokens * price.input
+        + usage.output_tokens * price.output
+        + usage.cache_read_tokens * price.cache_read
+        + usage.cache_write_tokens * price.cache_write
+    ) / _MILLION
+
+
+def share(usage: Usage, cost: Decimal, *, parts: int) -> list[tuple[Usage, Decimal]]:
+    """Split a call's price over the messages it was about, so that the parts add up to the whole.
+
+    Remainders go to the first parts. Cost keeps eight decimals, as its column does.
+    """
+    counts = [
+        _split(getattr(usage, name), parts)
+        for name in ("input_tokens", "output_tokens", "cache_read_tokens", "cache_write_tokens")
+    ]
+    units = _split(int((cost * 10**8).to_integral_value()), parts)
+    return [(Usage(*(c[i] for c in counts)), Decimal(units[i]) / 10**8) for i in range(parts)]
+
+
+def _split(total: int, parts: int) -> list[int]:
+    each, rest = divmod(total, parts)
+    return [each + (i < rest) for i in range(parts)]

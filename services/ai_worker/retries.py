@@ -1,0 +1,63 @@
+"""What to do after a call that brought no answer for some messages: when again, how, or never. Pure."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from enum import StrEnum
+
+
+class Outcome(StrEnum):
+    """What a call came to. Stored on the attempt, and as the message's ai_reason when we give up."""
+
+    OK = "ok"
+    REFUSED = "refused"  # Claude declined
+    TRUNCATED = "truncated"  # ran into max_tokens
+    NONSENSE = "nonsense"  # an answer that does not fit the form
+    INVALID = "invalid_request"  # the API says our request can never work
+    OVERLOADED = "overloaded"  # 429, 529: later
+    TIMEOUT = "timeout"
+    UNREACHABLE = "unreachable"  # no connection, or their 5xx
+    NOT_AUTHORISED = "not_authorised"  # our key is wrong or empty: someone must act
+
+
+_LATER_S = (5, 30, 120, 600, 1800)
+_CONTENT_S = (1, 5)
+
+# Seconds before the second, third … try. What depends on the content fails the same way soon; what depends on the
+# weather may clear up, so it gets 42 minutes.
+RETRY_AFTER_S: dict[Outcome, tuple[int, ...]] = {
+    Outcome.REFUSED: (),
+    Outcome.INVALID: (),
+    Outcome.TRUNCATED: _CONTENT_S,
+    Outcome.NONSENSE: _CONTENT_S,
+    Outcome.OVERLOADED: _LATER_S,
+    Outcome.TIMEOUT: _LATER_S,
+    Outcome.UNREACHABLE: _LATER_S,
+    Outcome.NOT_AUTHORISED: _LATER_S,
+}
+
+_DEPENDS_ON_CONTENT = frozenset({Outcome.REFUSED, Outcome.INVALID, Outcome.TRUNCATED, Outcome.NONSENSE})
+MOST_ATTEMPTS = 8  # claims without an answer or an error: whatever this message does to workers, it stops here
+
+
+@dataclass(frozen=True, slots=True)
+class Next:
+    """`retry_in_s` None: give the messages up. `isolate`: one message at a time from now on."""
+
+    retry_in_s: float | None
+    isolate: bool
+
+
+def next_step(outcome: Outcome, *, attempt: int, messages: int, retry_after_s: float | None = None) -> Next:
+    """Decide after the `attempt`th try (from 1) of a call about `messages` messages.
+
+    `retry_after_s`: what the API asked for; honoured when longer than ours, up to 10 minutes.
+    """
+    isolate = outcome in _DEPENDS_ON_CONTENT
+    if isolate and messages > 1:
+        return Next(retry_in_s=0, isolate=True)  # one bad message must not cost its neighbours theirs
+    schedule = RETRY_AFTER_S[outcome]
+    if attempt > len(schedule):
+        return Next(retry_in_s=None, isolate=isolate)
+    pause_s = max(schedule[attempt - 1], min(retry_after_s or 0, 600))
+    return Next(retry_in_s=pause_s, isolate=isolate)

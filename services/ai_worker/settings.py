@@ -1,0 +1,37 @@
+"""All that the AI worker takes from its environment."""
+
+from __future__ import annotations
+
+from typing import Annotated
+
+from pydantic import Field, SecretStr, field_validator
+
+from services.ai_worker.pricing import PRICES
+from shared.settings.groups import DatabaseSettings, Group, InternalHttpSettings, ProcessSettings, RedisSettings
+
+
+class AnthropicSettings(Group):
+    """ANTHROPIC_*: Claude."""
+
+    api_key: SecretStr = Field(min_length=1, description="Key of the Claude API")
+    base_url: str = Field("https://api.anthropic.com", description="Where the Claude API is; the sandbox, locally")
+    model: str = Field("claude-haiku-5-5", description="Model of the message analysis; must be in the price table")
+
+    @field_validator("model")
+    @classmethod
+    def _has_a_price(cls, model: str) -> str:
+        if model not in PRICES:
+            raise ValueError(
+                f"no price is known for that model, so its cost could not be counted; known: {', '.join(PRICES)}"
+            )
+        return model
+
+
+class Settings(ProcessSettings):
+    """`python -m services.ai_worker`: holds no secret of Meta's."""
+
+    http: InternalHttpSettings = InternalHttpSettings()
+    database: DatabaseSettings
+    redis: RedisSettings
+    anthropic: AnthropicSettings
+    slots: Annotated[int, Field(ge=1, le=256)] = Field(64, description="Calls to Claude in flight at once")

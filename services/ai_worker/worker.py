@@ -1,0 +1,161 @@
+"""The `ai_worker` process: RQ in the main thread, one event loop beside it where the analyses run."""
+
+from __future__ import annotations
+
+import asyncio
+import signal
+import threading
+from contextlib import suppress
+from types import FrameType
+
+import anthropic
+import redis
+import rq
+import structlog
+import uvloop
+from rq.exceptions import StopRequested
+
+from services.ai_worker import jobs
+from services.ai_worker.analyst import Analyst
+from services.ai_worker.claude import Claude
+from services.ai_worker.settings import Settings
+from shared.domain.errors import Unavailable
+from shared.queue.connection import connect_blocking
+from shared.queue.jobs import AnalyseDue, rq_queue
+from shared.queue.runner import repeat
+from shared.settings.clocks import Clocks
+from shared.store.analysis import AnalysisWork
+from shared.store.postgres import postgres_transport
+from shared.web.health import Health
+from shared.web.serve import serving_internal
+
+log = structlog.get_logger()
+
+
+class _WakeUps(rq.SimpleWorker):
+    """RQ's worker without its own ideas about signals; retries Redis every few seconds, not every minute."""
+
+    max_connection_wait_time = 5.0
+
+    def _install_signal_handlers(self) -> None:
+        """Signals are `run`'s: it has the loop to drain too."""
+
+
+class _Loop:
+    """The event loop's thread."""
+
+    def __init__(self, settings: Settings, clocks: Clocks) -> None:
+        self._settings = settings
+        self._clocks = clocks
+        self._started = threading.Event()
+        self._stop: asyncio.Event
+        self._loop: asyncio.AbstractEventLoop
+        self._analyst: Analyst
+        self.failed = False
+        self.thread = threading.Thread(target=self._run, name="loop")
+
+    def start(self) -> None:
+        """Start the thread; return once it takes work, or has failed."""
+        self.thread.start()
+        self._started.wait()
+
+    def wake(self) -> None:
+        """Claim and start what is due; called from the main thread, by a job. The rows wait if it cannot."""
+        claiming = asyncio.run_coroutine_threadsafe(self._analyst.wake(), self._loop)
+        try:
+            claiming.result(timeout=AnalyseDue.timeout_s - 5)
+        except TimeoutError:
+            claiming.cancel()  # every slot is taken: whoever falls free claims again anyway
+        except Unavailable as error:
+            log.warning("wake_up.lost", error_code=error.code)
+
+    def stop(self) -> None:
+        """Drain and end the thread."""
+        if self.thread.is_alive():
+            self._loop.call_soon_threadsafe(self._stop.set)
+        self.thread.join()
+
+    def _run(self) -> None:
+        try:
+            with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
+                runner.run(self._main())
+        except Exception:
+            self.failed = True
+            log.exception("loop.failed")
+        finally:
+            self._started.set()
+
+    async def _main(self) -> None:
+        settings, clocks = self._settings, self._clocks
+        self._loop = asyncio.get_running_loop()
+        self._stop = asyncio.Event()
+        client = anthropic.AsyncAnthropic(
+            api_key=settings.anthropic.api_key.get_secret_value(),
+            base_url=settings.anthropic.base_url,
+            timeout=clocks.claude_timeout_s,
+            max_retries=0,  # rows retry, and survive us; the library would also sleep whatever Retry-After says
+            open_telemetry=False,  # no trace context leaves the house
+        )
+        async with (
+            client,
+            postgres_transport(
+                settings.database.url.get_secret_value(),
+                service_role="service_role",
+                max_connections=settings.database.max_connections,
+                timeout_s=settings.database.timeout_s,
+            ) as store,
+        ):
+            self._analyst = Analyst(
+                claude=Claude(client, model=settings.anthropic.model),
+                rows=AnalysisWork(store),
+                clocks=clocks,
+                slots=settings.slots,
+            )
+            health = Health({"postgres": store.is_reachable})
+            async with serving_internal(health, settings.http):
+                self._started.set()
+                loops = [
+                    asyncio.create_task(repeat("poll", self._analyst.poll)),
+                    asyncio.create_task(repeat("renew", self._analyst.renew)),
+                ]
+                await self._stop.wait()
+                health.stopping = True
+                loops[0].cancel()  # claim nothing new; renewal goes on while we drain
+                await self._analyst.drain(clocks.drain_s)
+                loops[1].cancel()
+                await asyncio.gather(*loops, return_exceptions=True)
+
+
+def run(settings: Settings) -> None:
+    """Work until SIGTERM or SIGINT, then drain."""
+    clocks = Clocks()
+    stopping = threading.Event()
+    worker: _WakeUps | None = None
+
+    def on_signal(number: int, frame: FrameType | None) -> None:
+        stopping.set()
+        if worker is not None:
+            worker.request_stop(number, frame)  # type: ignore[no-untyped-call]  # raises out of a blocking read; a job at hand is finished first
+
+    for number in (signal.SIGTERM, signal.SIGINT):
+        signal.signal(number, on_signal)
+
+    loop = _Loop(settings, clocks)
+    loop.start()
+    jobs.wake = loop.wake
+    log.info("process.started", slots=settings.slots, model=settings.anthropic.model)
+    connection = connect_blocking(settings.redis.url.get_secret_value(), timeout_s=clocks.redis_read_timeout_s)
+    with suppress(StopRequested):  # the signal's way out of a blocking read
+        while not stopping.is_set() and loop.thread.is_alive():
+            try:
+                worker = _WakeUps([rq_queue(AnalyseDue.queue, connection)], connection=connection, worker_ttl=60)
+                worker.work(logging_level="WARNING")
+            except redis.RedisError as error:
+                # Without Redis there are no wake-ups; the loop polls, so work goes on.
+                log.warning("redis.out", error=type(error).__name__)
+            worker = None
+            stopping.wait(1.0)
+    log.info("process.stopping")
+    loop.stop()
+    if loop.failed:
+        raise SystemExit(1)

@@ -1,0 +1,153 @@
+"""The `api` process: wiring only."""
+
+from __future__ import annotations
+
+import time
+from typing import Any
+
+import httpx
+import structlog
+from fastapi import FastAPI, Request, Response
+from fastapi.exceptions import RequestValidationError
+from starlette.exceptions import HTTPException
+
+from services.api.routes import conversations, me
+from services.api.settings import Settings
+from services.api.shapes import Problem
+from shared.auth.tokens import TokenVerifier
+from shared.domain.errors import ParleyError, Unavailable
+from shared.domain.ids import new_id
+from shared.settings.clocks import Clocks
+from shared.store.inbox import Inbox
+from shared.store.postgres import postgres_transport
+from shared.telemetry import metrics
+from shared.web.health import Health
+from shared.web.problem import MEDIA_TYPE, problem, status_of
+from shared.web.serve import serve_until_stopped
+
+log = structlog.get_logger()
+
+_MOST_BODY_BYTES = 1024 * 1024
+_OPEN_PATHS = ("/live", "/ready")
+
+
+async def main(settings: Settings) -> None:
+    """Serve the API until told to stop."""
+    clocks = Clocks()
+    secret = settings.supabase.jwt_secret
+    async with (
+        httpx.AsyncClient(timeout=3.0) as http,
+        postgres_transport(
+            settings.database.url.get_secret_value(),
+            service_role=None,
+            max_connections=settings.database.max_connections,
+            timeout_s=settings.database.timeout_s,
+        ) as store,
+    ):
+        verifier = TokenVerifier(
+            issuer=f"{settings.supabase.url.rstrip('/')}/auth/v1",
+            hs256_secret=secret.get_secret_value().encode() if secret else None,
+            http=http,
+        )
+        health = Health({"postgres": store.is_reachable})
+        app = make_app(inbox=Inbox(store), verifier=verifier)
+
+        async def public(scope: Any, receive: Any, send: Any) -> None:
+            outermost = health.app if scope.get("path") in _OPEN_PATHS else app
+            await outermost(scope, receive, send)
+
+        await serve_until_stopped(public, http=settings.http, health=health, clocks=clocks)
+
+
+def make_app(*, inbox: Inbox, verifier: TokenVerifier) -> FastAPI:
+    """Return the app with its routes; every one needs a signed-in person."""
+    app = FastAPI(
+        title="Parley",
+        version="1",
+        summary="Conversations on WhatsApp, understood.",
+        description="Sign in with Supabase Auth and send its access token as bearer token. Errors are problem details: "
+        "decide by `code`, show `hint`.",
+        openapi_url="/api/openapi.json",
+        docs_url="/api/docs",
+        redoc_url=None,
+        max_body_size=_MOST_BODY_BYTES,
+        telemetry={"tracing": False, "metrics": False},
+        responses={
+            status: {"model": Problem, "description": description, "content": {MEDIA_TYPE: {}}}
+            for status, description in (
+                (401, "Not signed in, or the token is not accepted"),
+                (404, "Does not exist, or is not yours"),
+                (422, "Not valid; the hint says what to change"),
+                (503, "Not available right now; Retry-After says when"),
+            )
+        },
+    )
+    app.state.inbox = inbox
+    app.state.verifier = verifier
+    app.include_router(me.router)
+    app.include_router(conversations.router)
+    app.add_exception_handler(ParleyError, _on_expected)
+    app.add_exception_handler(RequestValidationError, _on_invalid)
+    app.add_exception_handler(HTTPException, _on_http)
+    app.add_exception_handler(Exception, _on_bug)
+    app.middleware("http")(_observe)
+    return app
+
+
+async def _observe(request: Request, call_next: Any) -> Response:
+    """Give each request an id, measure it, log what it came to."""
+    started = time.perf_counter()
+    request.state.request_id = str(new_id())
+    structlog.contextvars.bind_contextvars(request_id=request.state.request_id)
+    response: Response = await call_next(request)
+    route = request.scope.get("route")
+    path = getattr(route, "path", "unknown")
+    duration_s = time.perf_counter() - started
+    metrics.HTTP_SECONDS.labels(path, str(response.status_code)).observe(duration_s)
+    log.info("request.answered", route=path, status=response.status_code, duration_ms=round(duration_s * 1000, 1))
+    response.headers["x-request-id"] = request.state.request_id
+    return response
+
+
+async def _on_expected(request: Request, error: Exception) -> Response:
+    assert isinstance(error, ParleyError)  # noqa: S101  registered for it
+    status = status_of(error)
+    log.info("request.refused", code=error.code, status=status)
+    headers = {}
+    if status == 401:
+        headers["www-authenticate"] = "Bearer"
+    if isinstance(error, Unavailable):
+        headers["retry-after"] = str(max(1, round(error.retry_after_s or 1)))
+    return _problem(request, status, code=error.code, detail=str(error), hint=error.hint, headers=headers)
+
+
+async def _on_invalid(request: Request, error: Exception) -> Response:
+    assert isinstance(error, RequestValidationError)  # noqa: S101  registered for it
+    # Where and what, never the value: it may be personal.
+    wrong = "; ".join(f"{'.'.join(str(part) for part in e['loc'])}: {e['msg']}" for e in error.errors())
+    return _problem(request, 422, code="not_valid", detail=wrong, hint="See /api/docs for what this call takes.")
+
+
+async def _on_http(request: Request, error: Exception) -> Response:
+    assert isinstance(error, HTTPException)  # noqa: S101  registered for it
+    code = {404: "route_not_found", 405: "method_not_allowed", 413: "body_too_large"}.get(error.status_code, "rejected")
+    return _problem(request, error.status_code, code=code, hint="See /api/docs for what there is.")
+
+
+async def _on_bug(request: Request, error: Exception) -> Response:
+    log.error("request.failed", exc_info=error)
+    return _problem(request, 500, code="internal_error", hint="This is our fault. Tell us the request_id.")
+
+
+def _problem(
+    request: Request,
+    status: int,
+    *,
+    code: str,
+    detail: str | None = None,
+    hint: str | None = None,
+    headers: dict[str, str] | None = None,
+) -> Response:
+    request_id = getattr(request.state, "request_id", None)
+    body = problem(status, code=code, detail=detail, hint=hint, request_id=request_id)
+    return Response(body, status_code=status, media_type=MEDIA_TYPE, headers=headers)

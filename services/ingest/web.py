@@ -1,0 +1,57 @@
+"""The `ingest` process: wiring only."""
+
+from __future__ import annotations
+
+import asyncio
+
+from services.ingest.accept_webhook import WebhookEndpoint
+from services.ingest.make_durable import MakeDurable
+from services.ingest.settings import IngestSettings
+from shared.queue.connection import connect
+from shared.queue.runner import repeat
+from shared.settings.clocks import Clocks
+from shared.store.postgres import postgres_transport
+from shared.store.webhooks import Webhooks
+from shared.web.health import Health
+from shared.web.serve import serve_until_stopped
+
+_CHECK_REDIS_EVERY_S = 60.0
+_CHECK_REDIS_AGAIN_S = 2.0  # while the answer is no
+
+
+async def main(settings: IngestSettings) -> None:
+    """Accept webhooks until told to stop."""
+    clocks = Clocks()
+    stream = connect(settings.redis.url.get_secret_value(), timeout_s=clocks.redis_append_timeout_s, max_connections=4)
+    async with (
+        stream,
+        postgres_transport(
+            settings.database.url.get_secret_value(),
+            service_role="parley_ingest",
+            max_connections=settings.database.max_connections,
+            timeout_s=settings.database.timeout_s,
+        ) as store,
+    ):
+        durable = MakeDurable(stream=stream, webhooks=Webhooks(store))
+
+        async def check_redis() -> float:
+            return _CHECK_REDIS_EVERY_S if await durable.check_redis() else _CHECK_REDIS_AGAIN_S
+
+        async def redis_is_durable() -> bool:
+            return await durable.check_redis()
+
+        health = Health({"redis": redis_is_durable, "postgres": store.is_reachable}, any_of=True)
+        endpoint = WebhookEndpoint(
+            health.app,
+            durable=durable,
+            app_secrets=[secret.get_secret_value().encode() for secret in settings.whatsapp.app_secrets],
+            verify_token=settings.whatsapp.verify_token.get_secret_value().encode(),
+            max_body_bytes=settings.whatsapp.max_body_bytes,
+        )
+        beside = [asyncio.create_task(durable.run()), asyncio.create_task(repeat("check_redis", check_redis))]
+        try:
+            await serve_until_stopped(endpoint, http=settings.http, health=health, clocks=clocks)
+        finally:
+            for task in beside:
+                task.cancel()
+            await asyncio.gather(*beside, return_exceptions=True)
