@@ -43,7 +43,7 @@ def install(group: str) -> int:
     if is_current(group):
         return 0
     try:
-        import ensurepip  # noqa: F401, PLC0415 - Debian leaves it out of python3
+        import ensurepip  # noqa: F401 - Debian leaves it out of python3
     except ImportError:
         return fail(
             "This python3 cannot make virtual environments: install the package python3-venv "
@@ -100,7 +100,9 @@ def make_venv() -> bool:
 
 def runs_pip() -> bool:
     try:
-        done = subprocess.run([str(VENV / "bin" / "python"), "-m", "pip", "--version"], capture_output=True, check=False)
+        done = subprocess.run(
+            [str(VENV / "bin" / "python"), "-m", "pip", "--version"], capture_output=True, check=False
+        )
     except OSError:
         return False
     return done.returncode == 0
@@ -180,7 +182,7 @@ class Progress:
 def clean() -> int:
     """Remove all that was made here; the checkout is as cloned afterwards. Refuses while a stack runs."""
     sys.path.insert(0, str(ROOT))
-    from deploy.local.places import scratch_dir  # noqa: PLC0415 - may be read only by a new enough Python
+    from deploy.local.places import scratch_dir
 
     if is_held(ROOT / ".local" / "lock"):
         return fail("A stack runs here: stop it first (Ctrl-C in its terminal).")

@@ -24,7 +24,7 @@ def scratch_dir(root: Path = ROOT) -> Path:
 def claim_scratch_dir(root: Path = ROOT) -> Path:
     """Create `scratch_dir` and return it.
 
-    Raises: RuntimeError if somebody else made a directory of that name first; in a world-writable parent that is a trap.
+    Raises: RuntimeError if somebody else made it first; where all may write, that is a trap.
     """
     path = scratch_dir(root)
     path.mkdir(mode=0o711, exist_ok=True)

@@ -31,9 +31,7 @@ def any_free_port(host: str = HOST) -> int:
 class PortPicker:
     """Hand out ports, each once; the wanted one if it is free, else one nearby."""
 
-    def __init__(
-        self, *, free: Callable[[int], bool] = is_free, any_free: Callable[[], int] = any_free_port
-    ) -> None:
+    def __init__(self, *, free: Callable[[int], bool] = is_free, any_free: Callable[[], int] = any_free_port) -> None:
         self._free = free
         self._any_free = any_free
         self._given: set[int] = set()

@@ -49,6 +49,7 @@ SETTINGS = {
     "max_connections": "100",
     "lc_messages": "C",
     "log_line_prefix": "",
+    "log_checkpoints": "off",
     "log_timezone": "UTC",
     "timezone": "UTC",
 }
@@ -109,6 +110,15 @@ async def prepare_postgres(state_dir: Path, *, port: int, major: Major = DEFAULT
     """
     account = unprivileged_account()
     binaries = await asyncio.to_thread(reachable_binaries, major, account)
+    home, password = _claim_home(state_dir, account)
+    postgres = Postgres(binaries, home / str(major), port, major, password, account)
+    if not (postgres.data / "PG_VERSION").exists():
+        await _initialise(postgres)
+    return postgres
+
+
+def _claim_home(state_dir: Path, account: Account | None) -> tuple[Path, str]:
+    """Return the directory that holds the data, made for the account, and the superuser's password."""
     home = state_dir.absolute() / "postgres"
     kept = state_dir.absolute() / "postgres.secret"
     if kept.exists():
@@ -122,10 +132,7 @@ async def prepare_postgres(state_dir: Path, *, port: int, major: Major = DEFAULT
     home.mkdir(mode=0o700, parents=True, exist_ok=True)
     if account:
         os.chown(home, account.uid, account.gid)
-    postgres = Postgres(binaries, home / str(major), port, major, password, account)
-    if not (postgres.data / "PG_VERSION").exists():
-        await _initialise(postgres)
-    return postgres
+    return home, password
 
 
 @contextlib.asynccontextmanager
@@ -221,7 +228,12 @@ def _runs(binaries: Path, account: Account | None) -> bool:
     try:
         for program in ("postgres", "initdb"):
             subprocess.run(
-                [binaries / program, "--version"], env=ENVIRONMENT, cwd="/", check=True, capture_output=True, **arguments
+                [binaries / program, "--version"],
+                env=ENVIRONMENT,
+                cwd="/",
+                check=True,
+                capture_output=True,
+                **arguments,
             )
     except (OSError, subprocess.CalledProcessError):
         return False

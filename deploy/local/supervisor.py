@@ -47,7 +47,7 @@ class Backoff:
 
     def delay_s(self, failures: int) -> float:
         """Return the wait after that many failures in a row (1 = the first)."""
-        return min(self.first_s * 2 ** min(failures - 1, 30), self.longest_s)
+        return min(self.first_s * float(2 ** min(failures - 1, 30)), self.longest_s)
 
 
 class Happening(StrEnum):
