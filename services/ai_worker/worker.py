@@ -14,6 +14,7 @@ import rq
 import structlog
 import uvloop
 from rq.exceptions import StopRequested
+from rq.serializers import JSONSerializer
 
 from services.ai_worker import jobs
 from services.ai_worker.analyst import Analyst
@@ -148,7 +149,12 @@ def run(settings: Settings) -> None:
     with suppress(StopRequested):  # the signal's way out of a blocking read
         while not stopping.is_set() and loop.thread.is_alive():
             try:
-                worker = _WakeUps([rq_queue(AnalyseDue.queue, connection)], connection=connection, worker_ttl=60)
+                worker = _WakeUps(
+                    [rq_queue(AnalyseDue.queue, connection)],
+                    connection=connection,
+                    serializer=JSONSerializer,
+                    worker_ttl=60,
+                )
                 worker.work(logging_level="WARNING")
             except redis.RedisError as error:
                 # Without Redis there are no wake-ups; the loop polls, so work goes on.

@@ -102,7 +102,7 @@ class MakeDurable:
     async def check_redis(self) -> bool:
         """Ask Redis whether an acknowledged append survives a crash; until it says so, Postgres comes first."""
         try:
-            policy = await self._stream.config_get("appendonly", "appendfsync")
+            policy = await self._stream.config_get("append*")  # one pattern: Redis 6 takes no second name
         except RedisError as error:
             # Unreachable: appends find that out themselves. Refused (a managed server): we cannot know, so no.
             if self._redis_fsyncs and not _is_refusal(error):

@@ -7,12 +7,6 @@ import sys
 
 import structlog
 
-_SHARED: tuple[structlog.typing.Processor, ...] = (
-    structlog.contextvars.merge_contextvars,
-    structlog.stdlib.add_log_level,
-    structlog.processors.TimeStamper(fmt="iso", utc=True, key="timestamp"),
-)
-
 
 def configure_logs(*, service: str, process: str, level: str = "info") -> None:
     """Log as JSON with `service` and `process` on every line; called once, in `__main__`.
@@ -20,10 +14,24 @@ def configure_logs(*, service: str, process: str, level: str = "info") -> None:
     Never logged, at any level: message text, names, phone numbers, tokens, raw payloads. Tracebacks name files and
     lines, not values.
     """
+
+    def name_process(
+        _logger: structlog.typing.WrappedLogger, _method: str, event: structlog.typing.EventDict
+    ) -> structlog.typing.EventDict:
+        # Not a context variable: threads would not inherit it.
+        event.update(service=service, process=process)
+        return event
+
+    every_line: list[structlog.typing.Processor] = [
+        structlog.contextvars.merge_contextvars,
+        name_process,
+        structlog.stdlib.add_log_level,
+        structlog.processors.TimeStamper(fmt="iso", utc=True, key="timestamp"),
+    ]
     handler = logging.StreamHandler(sys.stdout)
     handler.setFormatter(
         structlog.stdlib.ProcessorFormatter(
-            foreign_pre_chain=list(_SHARED),
+            foreign_pre_chain=every_line,
             processors=[
                 structlog.stdlib.ProcessorFormatter.remove_processors_meta,
                 _format_error,
@@ -32,15 +40,26 @@ def configure_logs(*, service: str, process: str, level: str = "info") -> None:
         )
     )
     logging.basicConfig(handlers=[handler], level=level.upper(), force=True)
-    for chatty in ("httpx", "httpx2", "httpcore", "httpcore2", "anthropic", "rq", "rq.worker", "rq.queue", "rq.job"):
+    for chatty in (
+        "httpx",
+        "httpx2",
+        "httpcore",
+        "httpcore2",
+        "anthropic",
+        "rq",
+        "uvicorn",
+        "uvicorn.error",
+        "rq.worker",
+        "rq.queue",
+        "rq.job",
+    ):
         logging.getLogger(chatty).setLevel(logging.WARNING)
     structlog.configure(
-        processors=[*_SHARED, structlog.stdlib.ProcessorFormatter.wrap_for_formatter],
+        processors=[*every_line, structlog.stdlib.ProcessorFormatter.wrap_for_formatter],
         logger_factory=structlog.stdlib.LoggerFactory(),
         wrapper_class=structlog.make_filtering_bound_logger(logging.getLevelName(level.upper())),
         cache_logger_on_first_use=True,
     )
-    structlog.contextvars.bind_contextvars(service=service, process=process)
 
 
 def _format_error(

@@ -35,7 +35,7 @@ CLAUDE_TOKENS = Counter("claude_tokens_total", "Tokens, by kind", ["model", "kin
 CLAUDE_COST_USD = Counter("claude_cost_usd_total", "What the calls cost by the price table", ["model"])
 ANALYSES_IN_FLIGHT = Gauge("analyses_in_flight", "Conversations this worker is at")
 ANALYSIS_WAIT_SECONDS = Histogram(
-    "analysis_age_seconds", "From our recording a message to its analysis", buckets=(*_SLOW, 300.0, 1200.0)
+    "analysis_age_seconds", "From Meta's time of a message to its analysis", buckets=(*_SLOW, 300.0, 1200.0)
 )
 
 # Every HTTP process.

@@ -40,6 +40,7 @@ async def serving(app: Any, *, host: str, port: int, drain_s: float, trusted_pro
     server = _Server(
         uvicorn.Config(
             app,
+            interface="asgi3",
             lifespan="off",
             log_config=None,
             access_log=False,
