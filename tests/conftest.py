@@ -133,8 +133,8 @@ async def redis_url(tmp_path_factory: pytest.TempPathFactory) -> AsyncIterator[s
 
 
 @pytest.fixture
-async def empty_redis(redis_url: str) -> AsyncIterator[str]:
+async def empty_redis(redis_url: str) -> str:
     """The Redis, emptied."""
     async with redis.asyncio.Redis.from_url(redis_url) as client:
         await client.flushall()
-    yield redis_url
+    return redis_url
