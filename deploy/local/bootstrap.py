@@ -60,20 +60,24 @@ def install(group: str) -> int:
         started = time.monotonic()
         if not make_venv() or not install_packages(group):
             return 1
-        STAMP.write_text(json.dumps({"group": group, "lock": digest(group), "python": sys.version}))
+        stamp(group)
         print(f"Installed into .venv in {time.monotonic() - started:.0f} s.", flush=True)
     return 0
 
 
 def is_current(group: str) -> bool:
     try:
-        stamp = json.loads(STAMP.read_text())
+        found = json.loads(STAMP.read_text())
     except (OSError, ValueError):
         return False
     if not (VENV / "bin" / "python").exists():  # the Python it was made from is gone
         return False
     enough = GROUPS[GROUPS.index(group) :]
-    return stamp.get("group") in enough and stamp.get("lock") == digest(stamp["group"])
+    return found.get("group") in enough and found.get("lock") == digest(found["group"])
+
+
+def stamp(group: str) -> None:
+    STAMP.write_text(json.dumps({"group": group, "lock": digest(group), "python": sys.version}))
 
 
 def requirements(group: str) -> Path:

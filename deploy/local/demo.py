@@ -9,7 +9,7 @@ import random
 import time
 from collections.abc import AsyncIterator, Sequence
 from dataclasses import dataclass
-from datetime import UTC, datetime
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from statistics import median
 from typing import Any
@@ -25,7 +25,7 @@ from deploy.local.state import StackError, StateDir
 from deploy.local.story import CASA_VERDE, INES, NORDLICHT, PASSWORD, Customer, Workspace
 
 DEADLINE_S = 90.0
-POLL_EVERY_S = 0.3
+POLL_EVERY_S = 0.5
 MOST_PAGES = 3  # of conversations, newest first: ours are among the newest
 
 # Who writes what to whom; the order below is the order of sending, customers taking turns.
@@ -216,14 +216,18 @@ async def _watch(
     """Poll until every message is analysed, or has failed, or the deadline has passed."""
     task = progress.add_task("Claude reads", total=len(sent))
     ours = {one.wamid: one for one in sent}
+    finished: set[str] = set()
     give_up_at = time.monotonic() + DEADLINE_S
     while time.monotonic() < give_up_at:
-        for workspace in {one.workspace.id for one in sent}:
-            async for message in _messages(http, stack["addresses"]["api"], token, workspace, ours):
-                outcomes[message["wamid"]] = _outcome(ours[message["wamid"]], message)
-        finished = sum(one.state in ("done", "failed") for one in outcomes.values())
-        progress.update(task, completed=finished)
-        if finished == len(sent):
+        for workspace in {one.workspace.id for one in sent if one.wamid not in finished}:
+            waiting = {
+                wamid: one for wamid, one in ours.items() if wamid not in finished and one.workspace.id == workspace
+            }
+            async for message in _messages(http, stack["addresses"]["api"], token, workspace, waiting):
+                outcomes[message["wamid"]] = _outcome(waiting[message["wamid"]], message)
+        finished = {wamid for wamid, one in outcomes.items() if one.state in ("done", "failed")}
+        progress.update(task, completed=len(finished))
+        if len(finished) == len(sent):
             return
         await asyncio.sleep(POLL_EVERY_S)
 
@@ -238,7 +242,7 @@ async def _messages(
     for _ in range(MOST_PAGES):
         page = (await http.get(url, params=params, headers=headers)).raise_for_status().json()
         for conversation in page["items"]:
-            if (conversation.get("contact") or {}).get("name") not in names:
+            if (conversation.get("contact") or {}).get("name") not in names or not _is_recent(conversation, ours):
                 continue
             answer = await http.get(
                 f"{url}/{conversation['id']}/messages", params={"workspace_id": workspace_id}, headers=headers
@@ -252,7 +256,7 @@ async def _messages(
 
 
 def _is_recent(conversation: dict[str, Any], ours: dict[str, Sent]) -> bool:
-    first = min(one.at for one in ours.values()).replace(microsecond=0)
+    first = min(one.at for one in ours.values()) - timedelta(seconds=5)  # Meta's time is in whole seconds
     return datetime.fromisoformat(conversation["last_message_at"]) >= first
 
 
@@ -320,7 +324,7 @@ def _summary(results: Sequence[Outcome]) -> Text:
     done = sum(one.state == "done" for one in results)
     text = f"\n{done} of {len(results)} messages analysed."
     if seconds:
-        text += f" From webhook to analysis: median {median(seconds):.1f} s, slowest {max(seconds):.1f} s."
+        text += f"\nFrom webhook to analysis: median {median(seconds):.1f} s, slowest {max(seconds):.1f} s."
     return Text(text, "green" if done == len(results) else "red")
 
 

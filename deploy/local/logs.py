@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import shutil
 import sys
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
@@ -18,7 +19,7 @@ RED, YELLOW, DIM = "\033[31m", "\033[33m", "\033[2m"
 RESET = "\033[0m"
 LEVELS = {"debug": 0, "info": 1, "warning": 2, "error": 3, "critical": 3, "exception": 3}
 # Told by the prefix, or on every line.
-HIDDEN = {"event", "level", "timestamp", "service", "process", "exception", "errors"}
+HIDDEN = {"event", "level", "timestamp", "at", "service", "process", "exception", "errors"}
 # How servers that do not speak JSON begin a line, and what that is worth.
 FOREIGN = (
     ("LOG:", "info"), ("NOTICE:", "info"), ("HINT:", "info"), ("DETAIL:", "info"), ("STATEMENT:", "info"),
@@ -82,7 +83,7 @@ def _foreign_level(text: str) -> str | None:
 
 def _time_of(found: Mapping[str, Any], now: datetime) -> str:
     try:
-        return _clock(datetime.fromisoformat(str(found["timestamp"])))
+        return _clock(datetime.fromisoformat(str(found.get("timestamp") or found["at"])))
     except (KeyError, ValueError):
         return _clock(now)
 
@@ -91,8 +92,11 @@ def _clock(at: datetime) -> str:
     return at.astimezone().strftime("%H:%M:%S")
 
 
-def format_entry(process: str, entry: Entry, *, width: int, colour: int | None) -> str:
-    """Return the line to show, prefix padded to `width`; plain when `colour` is None."""
+def format_entry(process: str, entry: Entry, *, width: int, colour: int | None, columns: int | None = None) -> str:
+    """Return the line to show, prefix padded to `width`; plain when `colour` is None.
+
+    `columns`: the terminal's; where nothing is wrong, fields past its edge are cut (the log file has them all).
+    """
     if colour is None:
         head, tint, dim, reset = f"{entry.at} {process:<{width}} │ ", "", "", ""
     else:
@@ -100,8 +104,12 @@ def format_entry(process: str, entry: Entry, *, width: int, colour: int | None) 
         tint = {3: RED, 2: YELLOW}.get(LEVELS.get(entry.level or "info", 1), "")
         dim, reset = DIM, RESET
     first = f"{head}{tint}{entry.event}{reset if tint else ''}"
-    if entry.fields:
-        first += f" {dim}{entry.fields}{reset}"
+    fields = entry.fields
+    if columns is not None and LEVELS.get(entry.level or "info", 1) < LEVELS["warning"]:
+        left = columns - len(f"{entry.at} {process:<{width}} │ {entry.event} ")
+        fields = fields if len(fields) <= left else fields[: max(left - 1, 0)] + "…"
+    if fields:
+        first += f" {dim}{fields}{reset}"
     return "\n".join([first, *(f"{head}  {dim}{line}{reset}" for line in entry.more)])
 
 
@@ -143,7 +151,8 @@ class LogView:
 
     def show(self, process: str, entry: Entry) -> None:
         colour = self._colours.get(process, 250) if self._coloured else None
-        self._write(format_entry(process, entry, width=self._width, colour=colour))
+        columns = shutil.get_terminal_size().columns if self._coloured else None
+        self._write(format_entry(process, entry, width=self._width, colour=colour, columns=columns))
 
     def note(self, process: str, level: str, sentence: str) -> None:
         """Say something of our own about a process."""

@@ -119,6 +119,7 @@ async def prepare_postgres(state_dir: Path, *, port: int, major: Major = DEFAULT
 
 def _claim_home(state_dir: Path, account: Account | None) -> tuple[Path, str]:
     """Return the directory that holds the data, made for the account, and the superuser's password."""
+    state_dir.mkdir(parents=True, exist_ok=True)
     home = state_dir.absolute() / "postgres"
     kept = state_dir.absolute() / "postgres.secret"
     if kept.exists():

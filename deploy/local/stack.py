@@ -30,7 +30,7 @@ from shared.store.migrate import migrate
 
 POSTGRES_PORT, REDIS_PORT = 15432, 16379  # not 5432 and 6379: those may be somebody's own servers
 READY_WITHIN_S = 90.0
-GIVES_UP_AFTER = 4  # deaths before it was ever ready: it is misconfigured, not unlucky
+GIVES_UP_AFTER = 3  # deaths before it was ever ready: it is misconfigured, not unlucky
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
