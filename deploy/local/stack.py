@@ -17,7 +17,7 @@ from typing import Any
 from deploy.local.logs import LEVELS, LogView, read_line
 from deploy.local.places import ROOT
 from deploy.local.ports import HOST, PortPicker
-from deploy.local.postgres import DEFAULT_MAJOR, Major, Postgres, prepare_postgres
+from deploy.local.postgres import DEFAULT_MAJOR, Major, Postgres, prepare_postgres, remove_data
 from deploy.local.processes import PROCESSES, Process, Wiring, spec_of
 from deploy.local.real import RealParts
 from deploy.local.redis import Redis, prepare_redis
@@ -380,10 +380,12 @@ async def started_stack(
     *,
     environment: Mapping[str, str] | None = None,
     timeout_s: float = READY_WITHIN_S,
+    keep: bool = False,
 ) -> AsyncIterator[dict[str, Any]]:
     """Run the whole stack as a process of its own, for tests; yield its stack.json once it is ready.
 
-    `environment`: the caller's; by default ours without what would make a part real.
+    `environment`: the caller's; by default ours without what would make a part real. The database is removed at the
+    end unless `keep`.
     Raises: StackError with what it printed, if it ends before it is ready.
     """
     state = StateDir.open(state_dir)
@@ -405,3 +407,5 @@ async def started_stack(
         if process.returncode is None:
             process.terminate()
         await process.wait()
+        if not keep:
+            await asyncio.to_thread(remove_data, state.path)

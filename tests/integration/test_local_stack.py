@@ -88,7 +88,7 @@ async def test_postgres_lets_nobody_in_without_the_password(tmp_path: Path) -> N
     async with embedded_postgres(tmp_path) as postgres:
         with pytest.raises(psycopg.OperationalError, match="password authentication failed"):
             psycopg.connect(postgres.url("postgres", "wrong"))
-    assert (tmp_path / "postgres.secret").stat().st_mode & 0o777 == 0o600
+        assert (tmp_path / "postgres.secret").stat().st_mode & 0o777 == 0o600
 
 
 async def test_postgres_keeps_its_data_when_asked(tmp_path: Path) -> None:
@@ -215,8 +215,8 @@ async def test_a_program_that_does_not_exist_is_told_and_tried_again() -> None:
 
 
 @contextlib.asynccontextmanager
-async def services_only(state_dir: Path, *arguments: str) -> AsyncIterator[dict[str, Any]]:
-    async with started_stack(state_dir, ("--only-services", *arguments)) as stack:
+async def services_only(state_dir: Path, *, keep: bool = False) -> AsyncIterator[dict[str, Any]]:
+    async with started_stack(state_dir, ("--only-services",), keep=keep) as stack:
         yield stack
 
 
@@ -231,7 +231,7 @@ async def test_sigterm_leaves_no_orphan(tmp_path: Path) -> None:
 
 @pytest.mark.skipif(sys.platform != "linux", reason="only Linux tells children of their parent's death")
 async def test_kill_9_of_the_supervisor_leaves_no_orphan(tmp_path: Path) -> None:
-    async with services_only(tmp_path) as stack:
+    async with services_only(tmp_path, keep=True) as stack:
         pids = list(stack["pids"].values())
 
         os.kill(stack["pid"], signal.SIGKILL)
@@ -262,7 +262,7 @@ async def test_the_story_is_there_and_a_second_start_changes_nothing(tmp_path: P
         with psycopg.connect(url) as connection:
             return connection.execute("select id::text, name from public.workspaces order by id").fetchall()
 
-    async with services_only(tmp_path) as stack:
+    async with services_only(tmp_path, keep=True) as stack:
         first = rows(stack["database"]["url"])
     async with services_only(tmp_path) as stack:
         second = rows(stack["database"]["url"])
