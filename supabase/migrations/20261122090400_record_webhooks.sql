@@ -100,7 +100,7 @@ create type app.inbound_item as (
 -- Record a batch of webhook bodies. Repeating it, in any order, beside any other recorder, changes nothing more.
 -- p_bodies: [{id, received_at, raw (base64; null when the row exists), items,
 --   changes: [{phone_number_id, waba_id, event_type, payload, kept}],  kept = items that are neither of the next two
---   messages: [{change, item, message_id, contact_id, conversation_id, wamid, message_type, content, payload,
+--   messages: [{phone_number_id, change, item, message_id, contact_id, conversation_id, wamid, message_type, content, payload,
 --               sent_at, reply_to_wamid, sender_user_id, sender_wa_id, name, username, group_id}],
 --   quarantined: [{item, reason}]}]; ids are proposals, used if the row turns out to be new.
 -- p_settle_ms: how long a conversation may settle before Claude looks, so that a burst is one call.
@@ -129,13 +129,13 @@ begin
         m.message_id, m.contact_id, m.conversation_id, m.wamid, m.message_type, m.content, m.payload, m.sent_at,
         m.reply_to_wamid, m.sender_user_id, m.sender_wa_id, m.name, m.username, m.group_id
       )::app.inbound_item as i
-    from pg_catalog.jsonb_to_recordset(p_bodies) as b(id uuid, changes jsonb, messages jsonb)
+    from pg_catalog.jsonb_to_recordset(p_bodies) as b(id uuid, messages jsonb)
     cross join lateral pg_catalog.jsonb_to_recordset(b.messages) as m(
-      change integer, item integer, message_id uuid, contact_id uuid, conversation_id uuid, wamid text,
+      phone_number_id text, change integer, item integer, message_id uuid, contact_id uuid, conversation_id uuid, wamid text,
       message_type text, content text, payload jsonb, sent_at timestamptz, reply_to_wamid text,
       sender_user_id text, sender_wa_id text, name text, username text, group_id text)
     join public.whatsapp_channels c
-      on c.phone_number_id = b.changes -> m.change ->> 'phone_number_id'
+      on c.phone_number_id = m.phone_number_id -- the change's, carried on each message: looking it up there copies the change
      and c.state <> 'disconnected'
     join public.workspaces w on w.id = c.workspace_id
     order by c.id, m.wamid, m.sent_at, m.message_id

@@ -1,0 +1,75 @@
+"""What the stack costs while nothing happens, and how long it takes to be there."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import signal
+import sys
+import tempfile
+import time
+from pathlib import Path
+
+from deploy.local.ports import any_free_port
+from deploy.local.postgres import embedded_postgres
+from tests.bench.figure import Figure
+
+_MIB = 1024
+
+
+async def measure() -> list[Figure]:
+    """Start the whole stack from nothing, let it rest, read each process's resident memory."""
+    with tempfile.TemporaryDirectory() as folder:
+        bare_mb = await _bare_python_mb()
+        started = time.perf_counter()
+        async with embedded_postgres(Path(folder) / "alone", port=any_free_port()):
+            postgres_s = time.perf_counter() - started
+        state = Path(folder) / "stack"
+        started = time.perf_counter()
+        stack = await asyncio.create_subprocess_exec(
+            sys.executable, "-m", "deploy.local", "run", "--state-dir", str(state), "--quiet",
+            stdout=asyncio.subprocess.DEVNULL,
+        )  # fmt: skip
+        try:
+            async with asyncio.timeout(120):
+                while not (state / "stack.json").exists():
+                    if stack.returncode is not None:
+                        raise RuntimeError(f"the stack ended with status {stack.returncode} before it was ready")
+                    await asyncio.sleep(0.02)
+            ready_s = time.perf_counter() - started
+            await asyncio.sleep(10)  # resting: caches filled, pools at their least
+            pids: dict[str, int] = json.loads((state / "stack.json").read_text())["pids"]
+            resting = {name: _resident_mb(pid) for name, pid in pids.items()}
+        finally:
+            stack.send_signal(signal.SIGTERM)
+            await stack.wait()
+    figures = [Figure("idle.ready_s", ready_s, "s", postgres_s, "initdb and start of PostgreSQL alone")]
+    figures += [Figure(f"idle.{n}_mb", mb, "MiB", bare_mb, "a bare Python process") for n, mb in resting.items()]
+    return figures
+
+
+async def _bare_python_mb() -> float:
+    bare = await asyncio.create_subprocess_exec(
+        sys.executable,
+        "-c",
+        "print(flush=True); input()",
+        stdin=asyncio.subprocess.PIPE,
+        stdout=asyncio.subprocess.PIPE,
+    )
+    assert bare.stdout is not None
+    await bare.stdout.readline()
+    mb = _resident_mb(bare.pid)
+    bare.kill()
+    await bare.wait()
+    return mb
+
+
+def _resident_mb(pid: int) -> float:
+    """Resident memory of a process and its children, shared pages counted in proportion."""
+    total = 0.0
+    rollup = Path(f"/proc/{pid}/smaps_rollup").read_text()
+    total += int(next(line for line in rollup.splitlines() if line.startswith("Pss:")).split()[1]) / _MIB
+    for task in Path(f"/proc/{pid}/task").iterdir():
+        for child in (task / "children").read_text().split():
+            total += _resident_mb(int(child))
+    return total
