@@ -15,6 +15,7 @@ import re
 import shutil
 import subprocess
 import sys
+import threading
 import time
 from pathlib import Path
 
@@ -141,46 +142,63 @@ def install_packages(group: str) -> bool:
 
 
 class Progress:
-    """One bar on a terminal, a line per tenth elsewhere.
+    """One bar on a terminal, a few lines elsewhere.
 
-    pip tells each package when it takes it (first half) and nothing while it unpacks (second half): there we wait.
+    pip tells each package it takes and nothing while it unpacks them: there we count what has arrived.
     """
 
     def __init__(self, total: int) -> None:
         self.total = total
-        self.taken = 0
+        self.done = 0
+        self.verb = "Fetching"
         self.on_terminal = sys.stdout.isatty()
-        self.told = -1
+        self.told: tuple[str, int] | None = None
+        self.finished = threading.Event()
+        self.counter: threading.Thread | None = None
         self.show("")
 
     def heard(self, line: str) -> None:
         words = line.split()
         if line.startswith("Ignoring "):  # its marker does not fit this machine
             self.total -= 1
-        elif line.startswith(("Collecting ", "Requirement already satisfied: ")) and len(words) > 1:
-            self.taken = min(self.taken + 1, self.total)
-            name = words[3] if line.startswith("Requirement") else words[1]
+        elif line.startswith(("Collecting ", "Processing ", "Requirement already satisfied: ")) and len(words) > 1:
+            self.done = min(self.done + 1, self.total)
+            name = words[3] if line.startswith("Requirement") else words[1].rsplit("/", 1)[-1].split("-")[0]
             self.show(re.split(r"[=<>;\[]", name)[0])
         elif line.startswith("Installing collected packages"):
-            self.show("unpacking", unpacking=True)
+            self.verb, self.done, self.total = "Unpacking", 0, line.count(",") + 1
+            self.show("")
+            self.counter = threading.Thread(target=self.count_unpacked, args=(unpacked(),), daemon=True)
+            self.counter.start()
 
-    def show(self, what: str, unpacking: bool = False) -> None:
+    def count_unpacked(self, before: int) -> None:
+        while not self.finished.wait(0.2):
+            self.done = max(0, min(unpacked() - before, self.total))
+            self.show("")
+
+    def show(self, what: str) -> None:
         if self.on_terminal:
             width = 24
-            filled = width * self.taken // max(self.total, 1)
+            filled = width * self.done // max(self.total, 1)
             bar = "━" * filled + "╌" * (width - filled)
-            line = f"Installing {bar} {self.taken}/{self.total} {what}"[: shutil.get_terminal_size().columns - 1]
+            line = f"{self.verb:<9} {bar} {self.done:>2}/{self.total} {what}"[: shutil.get_terminal_size().columns - 1]
             print(f"\r\033[2K{line}", end="", flush=True)
             return
-        tenth = 10 if unpacking else 9 * self.taken // max(self.total, 1) // 3 * 3
-        if tenth != self.told:
-            self.told = tenth
-            note = "unpacking" if unpacking else "into .venv" if self.taken == 0 else what
-            print(f"Installing: {self.taken}/{self.total} packages, {note}", flush=True)
+        third = 3 * self.done // max(self.total, 1)
+        if self.told != (self.verb, third):
+            self.told = (self.verb, third)
+            print(f"{self.verb} packages: {self.done} of {self.total}", flush=True)
 
     def close(self) -> None:
+        self.finished.set()
+        if self.counter:
+            self.counter.join()
         if self.on_terminal:
             print("\r\033[2K", end="", flush=True)
+
+
+def unpacked() -> int:
+    return sum(1 for _ in VENV.glob("lib/python*/site-packages/*.dist-info"))
 
 
 def clean() -> int:

@@ -295,7 +295,7 @@ PRIORITIES = {"urgent": "bold red", "high": "yellow", "normal": "", "low": "dim"
 
 def result_table(results: Sequence[Outcome], *, wide: bool) -> RenderableType:
     """Return the table; a wide terminal shows the suggested answers too."""
-    table = Table(box=None, padding=(0, 1), header_style="bold", expand=True)
+    table = Table(box=None, padding=(0, 1), header_style="bold", expand=True, pad_edge=False)
     table.add_column("Customer", no_wrap=True)
     table.add_column("Message", no_wrap=True, overflow="ellipsis", ratio=3)
     table.add_column("Sentiment", no_wrap=True)

@@ -48,7 +48,8 @@ def read_line(line: bytes, *, now: datetime) -> Entry:
         found = None
     if not isinstance(found, dict) or "event" not in found:
         return Entry(_clock(now), _foreign_level(text), printable(text), is_foreign=True)
-    fields = " ".join(f"{key}={_value(value)}" for key, value in found.items() if key not in HIDDEN)
+    shown = sorted((key for key in found if key not in HIDDEN), key=_is_id)  # ids last: they say least to a reader
+    fields = " ".join(f"{key}={_value(found[key])}" for key in shown)
     level = str(found.get("level", "info")).lower()
     return Entry(_time_of(found, now), level, printable(str(found["event"])), fields, tuple(_more(found)))
 
@@ -56,6 +57,10 @@ def read_line(line: bytes, *, now: datetime) -> Entry:
 def printable(text: str) -> str:
     """Return the text without what would steer the terminal: a customer's name may hold escape sequences."""
     return "".join(char if char.isprintable() or char == "\t" else repr(char)[1:-1] for char in text)
+
+
+def _is_id(key: str) -> bool:
+    return key.endswith("_id") or key == "wamid"
 
 
 def _value(value: Any) -> str:

@@ -8,6 +8,7 @@ import time
 from collections.abc import AsyncIterator, Callable, Mapping, Sequence
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import Any
 
 from rich.console import Console, Group, RenderableType
@@ -108,7 +109,7 @@ class Steps:
     def _row(self, step: Step) -> RenderableType:
         grid = Table.grid(padding=(0, 1))
         grid.add_column(width=1)
-        grid.add_column(width=22, no_wrap=True)
+        grid.add_column(width=16, no_wrap=True)
         grid.add_column(width=6, justify="right", no_wrap=True)
         grid.add_column(no_wrap=True, overflow="ellipsis")
         done = Text("✗", "red") if step.failed else Text("✓", "green")
@@ -116,6 +117,11 @@ class Steps:
         taken = step.seconds if step.seconds is not None else time.monotonic() - step.started_at
         grid.add_row(mark, step.title, Text(f"{taken:.1f} s", "dim"), Text(step.note, "dim"))
         return grid
+
+
+def short(path: Path) -> str:
+    """Return the path as one types it here."""
+    return str(path.relative_to(Path.cwd()) if path.is_relative_to(Path.cwd()) else path)
 
 
 def box(stack: Mapping[str, Any], *, ready_s: float, moved: Sequence[tuple[str, int, int]]) -> RenderableType:
@@ -136,7 +142,7 @@ def box(stack: Mapping[str, Any], *, ready_s: float, moved: Sequence[tuple[str, 
     if addresses["metrics"]:
         ports = ", ".join(f"{name} {url.split(':')[-1].split('/')[0]}" for name, url in addresses["metrics"].items())
         rows.add_row("Metrics", Text.assemble(("http://127.0.0.1:PORT/metrics", "cyan"), f"  {ports}"))
-    rows.add_row("Logs", f"{stack['logs']}/")
+    rows.add_row("Logs", f"{short(Path(stack['logs']))}/")
     sign_in = stack["sign_in"]
     if sign_in:
         rows.add_row("", "")

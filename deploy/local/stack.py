@@ -22,7 +22,7 @@ from deploy.local.processes import PROCESSES, Process, Wiring, spec_of
 from deploy.local.real import RealParts
 from deploy.local.redis import Redis, prepare_redis
 from deploy.local.seed import LOGINS, create_logins, seed
-from deploy.local.show import Screen, Steps, box, next_steps
+from deploy.local.show import Screen, Steps, box, next_steps, short
 from deploy.local.state import StackError, StateDir, write_private
 from deploy.local.story import CASA_VERDE, MAYA, PASSWORD, story_json
 from deploy.local.supervisor import Event, Happening, Supervisor
@@ -311,7 +311,7 @@ class Stack:
         await self._supervisor.stop(["postgres"])
         self._logs.close()
         if pids:
-            self._screen.line("Everything is stopped; data stay in " + _short(self._state.path) + ".")
+            self._screen.line("Everything is stopped; data stay in " + short(self._state.path) + ".")
 
 
 def copies(options: Options, picker: PortPicker) -> list[Copy]:
@@ -361,12 +361,6 @@ def _cause(returncode: int | None) -> str:
         with contextlib.suppress(ValueError):
             return signal.Signals(-returncode).name
     return f"exit status {returncode}"
-
-
-def _short(path: Path) -> str:
-    with contextlib.suppress(ValueError):
-        return str(path.relative_to(Path.cwd()))
-    return str(path)
 
 
 def _json(value: Any) -> str:

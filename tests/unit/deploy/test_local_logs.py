@@ -111,3 +111,9 @@ def test_log_file_starts_empty(tmp_path: Path) -> None:
     LogView(state, names=("api",), quiet=False, write=lambda _text: None, coloured=False).close()
 
     assert state.log_file("api").read_bytes() == b""
+
+
+def test_ids_come_last_because_they_are_cut_first() -> None:
+    found = read_line(line(event="a", wamid="wamid.x", workspace_id="w", status=200), now=NOW)
+
+    assert found.fields == "status=200 wamid=wamid.x workspace_id=w"
