@@ -1,0 +1,154 @@
+"""The whole stack on the sandbox, started once for all drills, driven over HTTP only."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import os
+import signal
+import sys
+import time
+from collections.abc import AsyncIterator, Awaitable, Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import httpx
+import pytest
+
+
+@dataclass(frozen=True, slots=True)
+class Stack:
+    """A running stack: what its stack.json says, and a client signed in as a member of the first workspace."""
+
+    state_dir: Path
+    http: httpx.AsyncClient
+
+    @property
+    def description(self) -> dict[str, Any]:
+        """stack.json as it is now; pids change when a process is restarted."""
+        found: dict[str, Any] = json.loads((self.state_dir / "stack.json").read_text())
+        return found
+
+    @property
+    def story(self) -> dict[str, Any]:
+        """The people and numbers the sandbox plays."""
+        found: dict[str, Any] = json.loads(Path(self.description["story"]).read_text())
+        return found
+
+    @property
+    def workspace_id(self) -> str:
+        return str(self.description["sign_in"]["workspace_id"])
+
+    def address(self, name: str) -> str:
+        return str(self.description["addresses"][name])
+
+    async def send(self, *, name: str, wa_id: str, user_id: str, text: str) -> str:
+        """Write as a customer on the sandbox's phone; return the wamid. It retries until our 200, as Meta does."""
+        answer = await self.http.post(
+            f"{self.address('sandbox')}/sandbox/messages",
+            json={
+                "from": {"name": name, "wa_id": wa_id, "user_id": user_id},
+                "phone_number_id": self.story["channels"][0]["phone_number_id"],
+                "text": text,
+            },
+        )
+        answer.raise_for_status()
+        return str(answer.json()["wamid"])
+
+    async def undelivered(self) -> int:
+        """How many webhooks still wait for our 200."""
+        answer = await self.http.get(f"{self.address('sandbox')}/sandbox/deliveries")
+        return int(answer.json()["pending"])
+
+    async def get(self, path: str, **query: object) -> dict[str, Any]:
+        """Read the API as the signed-in person; a 503 while something restarts is tried again."""
+        async with asyncio.timeout(30):
+            while True:
+                try:
+                    answer = await self.http.get(
+                        f"{self.address('api')}{path}",
+                        params={"workspace_id": self.workspace_id, **query},  # type: ignore[dict-item]
+                        headers={"authorization": f"Bearer {await self._token()}"},
+                    )
+                    if answer.status_code != 503:
+                        answer.raise_for_status()
+                        found: dict[str, Any] = answer.json()
+                        return found
+                except httpx.TransportError:
+                    pass
+                await asyncio.sleep(0.2)
+
+    async def messages(self) -> list[dict[str, Any]]:
+        """Every message of every conversation, walking all pages."""
+        found = []
+        cursor = None
+        while True:
+            page = await self.get("/api/whatsapp/conversations", limit=100, **({"cursor": cursor} if cursor else {}))
+            for conversation in page["items"]:
+                before = None
+                while True:
+                    part = await self.get(
+                        f"/api/whatsapp/conversations/{conversation['id']}/messages",
+                        limit=100,
+                        **({"before": before} if before else {}),
+                    )
+                    found += part["items"]
+                    before = part["next_cursor"]
+                    if before is None:
+                        break
+            cursor = page["next_cursor"]
+            if cursor is None:
+                return found
+
+    async def _token(self) -> str:
+        sign_in = self.description["sign_in"]
+        answer = await self.http.post(
+            f"{self.address('sandbox')}/auth/v1/token",
+            params={"grant_type": "password"},
+            json={"email": sign_in["email"], "password": sign_in["password"]},
+        )
+        return str(answer.json()["access_token"])
+
+    async def kill(self, process: str) -> int:
+        """kill -9 a process; return the pid it had."""
+        pid = int(self.description["pids"][process])
+        os.kill(pid, signal.SIGKILL)
+        return pid
+
+
+async def until(condition: Callable[[], Awaitable[bool]], *, within_s: float, what: str) -> float:
+    """Wait for a condition; return the seconds it took."""
+    started = time.monotonic()
+    while not await condition():
+        if time.monotonic() - started > within_s:
+            pytest.fail(f"not within {within_s:.0f} s: {what}")
+        await asyncio.sleep(0.1)
+    return time.monotonic() - started
+
+
+@pytest.fixture(scope="session")
+async def stack(tmp_path_factory: pytest.TempPathFactory) -> AsyncIterator[Stack]:
+    """`python -m deploy.local run`, as a person starts it, in a directory of its own."""
+    state_dir = tmp_path_factory.mktemp("stack")
+    output = (state_dir / "output.log").open("wb")
+    process = await asyncio.create_subprocess_exec(
+        sys.executable, "-m", "deploy.local", "run", "--state-dir", str(state_dir / "state"),
+        cwd=Path(__file__).parents[2], stdout=output, stderr=output,
+    )  # fmt: skip
+    try:
+        async with httpx.AsyncClient(timeout=10) as http:
+            stack = Stack(state_dir / "state", http)
+
+            async def is_ready() -> bool:
+                if process.returncode is not None:
+                    pytest.fail((state_dir / "output.log").read_text()[-4000:])
+                return (stack.state_dir / "stack.json").exists()
+
+            await until(is_ready, within_s=90, what="the stack is ready")
+            yield stack
+    finally:
+        if process.returncode is None:
+            process.send_signal(signal.SIGTERM)
+            await process.wait()
+        output.close()

@@ -1,0 +1,66 @@
+"""kill -9, one process at a time, in the middle of customers writing: nothing is lost, nothing is doubled."""
+
+from __future__ import annotations
+
+import asyncio
+import secrets
+from collections import Counter
+
+import pytest
+
+from tests.e2e.conftest import Stack, until
+
+MESSAGES = 30
+CUSTOMERS = 6
+PROMISED_S = 60.0  # from recovery to the last analysis
+
+
+async def test_a_message_comes_out_analysed(stack: Stack) -> None:
+    wamid = await stack.send(
+        name="Ana", wa_id="5511955500001", user_id="BR.4400000001", text="Where is my order 4411? This is terrible!"
+    )
+
+    async def is_analysed() -> bool:
+        return any(m["wamid"] == wamid and m["analysis"]["state"] == "done" for m in await stack.messages())
+
+    await until(is_analysed, within_s=15, what="the message is analysed")
+    message = next(m for m in await stack.messages() if m["wamid"] == wamid)
+    assert (message["sentiment"], message["intent"], message["priority"]) == ("negative", "order_status", "high")
+    assert message["ai_summary"]
+    assert message["suggested_response"]
+    assert message["analysis"]["cost_usd"] > 0
+
+
+@pytest.mark.parametrize("victim", ["ingest", "recorder", "ai_worker", "redis", "postgres"])
+async def test_kill_9_loses_nothing_and_doubles_nothing(stack: Stack, victim: str) -> None:
+    run = secrets.token_hex(3)
+    sent: dict[str, str] = {}
+    killed_pid = 0
+
+    for number in range(MESSAGES):
+        if number == MESSAGES // 3:
+            killed_pid = await stack.kill(victim)
+        customer = number % CUSTOMERS
+        text = f"{run} message {number}: where is my order?"
+        wamid = await stack.send(
+            name=f"Customer {customer}", wa_id=f"55119555{customer:05}", user_id=f"BR.55{run}{customer}", text=text
+        )
+        sent[wamid] = text
+        await asyncio.sleep(0.02)  # the load's own pace: the kill falls among messages on their way
+
+    async def is_back() -> bool:
+        return stack.description["pids"].get(victim, killed_pid) != killed_pid
+
+    async def is_delivered() -> bool:
+        return await stack.undelivered() == 0
+
+    await until(is_back, within_s=30, what=f"{victim} is restarted")
+    await until(is_delivered, within_s=30, what="every webhook got its 200")
+
+    async def all_analysed() -> bool:
+        done = {m["wamid"] for m in await stack.messages() if m["analysis"]["state"] == "done"}
+        return sent.keys() <= done
+
+    await until(all_analysed, within_s=PROMISED_S, what="every message is stored and analysed")
+    stored = Counter(m["content"] for m in await stack.messages() if m["wamid"] in sent)
+    assert stored == Counter(sent.values())
