@@ -175,10 +175,11 @@ def next_steps(stack: Mapping[str, Any]) -> str:
             "  -H 'Content-Type: application/json' \\",
             f'  -d \'{{"email": "{sign_in["email"]}", "password": "{sign_in["password"]}"}}\' \\',
             "  | python3 -c 'import json, sys; print(json.load(sys.stdin)[\"access_token\"])')",
-            f"curl -s '{addresses['api']}/api/whatsapp/conversations?workspace_id={sign_in['workspace_id']}' \\",
+            f"curl -sG '{addresses['api']}/api/whatsapp/conversations' \\",
+            f"  -d workspace_id={sign_in['workspace_id']} \\",
             '  -H "Authorization: Bearer $TOKEN"',
             "",
-            "Next: open the phone page and write as a customer, or run `make demo` in another terminal.",
+            "Next: write as a customer on the phone page, or run `make demo` elsewhere.",
             "Stop everything with Ctrl-C.",
         )
     )

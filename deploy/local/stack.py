@@ -253,7 +253,7 @@ class Stack:
                 "postgres": f"{HOST}:{postgres.port}" if postgres else "",
                 "redis": f"{HOST}:{redis.port}" if redis else "",
                 "api": wiring.address("api") if "api" in running else "",
-                "api_docs": f"{wiring.address('api')}/docs" if "api" in running else "",
+                "api_docs": f"{wiring.address('api')}/api/docs" if "api" in running else "",
                 "webhook": wiring.webhook_url if "ingest" in running else "",
                 "sandbox": wiring.address("sandbox") if "sandbox" in running else "",
                 "metrics": {
