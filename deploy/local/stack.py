@@ -290,7 +290,7 @@ class Stack:
             cause = _cause(event.returncode)
             self._logs.note(event.process, "error", f"died ({cause}); starting it again in {event.retry_in_s:g} s")
         elif event.happening is Happening.KILLED:
-            self._logs.note(event.process, "warning", "did not stop in time and was killed")
+            self._logs.note(event.process, "warning", "was killed before it had stopped")
         elif event.happening is Happening.STARTED and self._ready:
             self._logs.note(event.process, "info", f"started again (process {event.pid})")
         if self._description is not None and not self._stopping.is_set():
