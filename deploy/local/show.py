@@ -150,8 +150,8 @@ def box(stack: Mapping[str, Any], *, ready_s: float, moved: Sequence[tuple[str, 
     if stack["real"]:
         rows.add_row("Real here", Text(", ".join(stack["real"]), "yellow"))
     if moved:
-        told = ", ".join(f"{what} {got} (not {wanted})" for what, wanted, got in moved)
-        rows.add_row("Other ports", Text(f"{told}: the usual ones are taken.", "yellow"))
+        told = ", ".join(f"{what} {wanted} → {got}" for what, wanted, got in moved)
+        rows.add_row("Taken ports", Text(told, "yellow"))
     return Panel(
         rows,
         title=f"[bold]Parley is ready[/] [dim]({ready_s:.1f} s)[/]",

@@ -323,7 +323,7 @@ def copies(options: Options, picker: PortPicker) -> list[Copy]:
             name = process.name if number == 1 else f"{process.name}-{number}"
             port = process.internal_port
             wanted = None if port is None else port + 10 * (number - 1)
-            found.append(Copy(process, name, None if wanted is None else picker.pick(f"{name} (internal)", wanted)))
+            found.append(Copy(process, name, None if wanted is None else picker.pick(f"{name} metrics", wanted)))
     return found
 
 
