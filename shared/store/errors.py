@@ -20,6 +20,8 @@ def refusal(sqlstate: str | None, message: str, detail: str | None, hint: str | 
     if sqlstate[:2] in ("22", "23"):
         # The message may quote the value: only the state travels.
         return BadData(f"the database refused a value (SQLSTATE {sqlstate})", code=f"sqlstate_{sqlstate}")
+    if sqlstate == "42501":
+        return Forbidden("not allowed", code="forbidden")
     if sqlstate[:2] in _LATER:
         return Unavailable(f"the database said later (SQLSTATE {sqlstate})", code="database_unavailable")
     return None

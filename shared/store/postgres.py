@@ -76,10 +76,39 @@ def _query(function: str, names: tuple[str, ...]) -> sql.Composed:
     return sql.SQL("select public.{}({})::text").format(sql.Identifier(function), arguments)
 
 
-async def _start_powerless(connection: psycopg.AsyncConnection) -> None:
-    # Fails at once when the login may not become anon, and behind a pooler that forgets session state.
-    await connection.execute("set role anon")
-    await connection.commit()
+class TransactionPoolerError(RuntimeError):
+    """The database is behind a pooler that hands each transaction another connection."""
+
+
+class _Powerless:
+    """Makes each new connection anon for good; refuses poolers on which "for good" ends with the transaction."""
+
+    def __init__(self) -> None:
+        self._refused = False  # for the life of the process: under load one lucky probe proves nothing
+
+    async def __call__(self, connection: psycopg.AsyncConnection) -> None:
+        await connection.execute("set role anon")
+        is_direct = connection.info.backend_pid == await _value(connection, "select pg_backend_pid()")
+        await connection.commit()
+        if is_direct:
+            return
+        # Something stands between us and the server. While another session holds a transaction open, ours must still
+        # be anon, and the other must not have become so through us. (Tried with PgBouncer 1.18 in both modes.)
+        address = connection.info.dsn
+        async with await psycopg.AsyncConnection.connect(address, password=connection.info.password) as other:
+            theirs = await _value(other, "select current_setting('role')")
+            ours = await _value(connection, "select current_setting('role')")
+            await connection.commit()
+        self._refused = self._refused or theirs == "anon" or ours != "anon"
+        if self._refused:
+            hint = "Use the direct or session-mode address, not the transaction pooler's."
+            log.error("database.pooler_refused", hint=hint)
+            raise TransactionPoolerError(hint)
+
+
+async def _value(connection: psycopg.AsyncConnection, query: LiteralString) -> object:
+    row = await (await connection.execute(query)).fetchone()
+    return row[0] if row else None
 
 
 @asynccontextmanager
@@ -98,7 +127,7 @@ async def postgres_transport(
         max_size=max_connections,
         timeout=timeout_s,
         reconnect_timeout=10,
-        configure=_start_powerless,
+        configure=_Powerless(),
         check=AsyncConnectionPool.check_connection,
         kwargs={
             "connect_timeout": 5,
