@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 from datetime import UTC, datetime
 from typing import Any
 from uuid import UUID
@@ -21,40 +22,50 @@ MOST_MESSAGES = 20  # per call; a longer burst is several calls, each cheap to r
 _DEFAULT_TONE = "Friendly, brief and concrete."
 
 
-async def analyse_conversation(work: Work, *, claude: Claude, rows: AnalysisWork) -> None:
-    """Carry one lease to its end. Raises: Unavailable when the database cannot be told; the lease then expires."""
+async def analyse_conversation(work: Work, *, claude: Claude, rows: AnalysisWork, deadline_s: float) -> None:
+    """Carry one lease to its end, each round within `deadline_s`.
+
+    Raises: Unavailable, TimeoutError when the database cannot be told; the lease then expires.
+    """
     current: Work | None = work
     while current is not None:
-        question = question_of(current.context, now=datetime.now(UTC))
-        answer = await claude.analyse_messages(question)
-        failed = _failed(answer, question, attempt=current.attempt)
-        log.log(
-            20 if answer.outcome is Outcome.OK else 30,
-            "analysis.finished",
-            workspace_id=str(current.lease.workspace_id),
-            conversation_id=str(current.lease.conversation_id),
-            outcome=answer.outcome,
-            attempt=current.attempt,
-            messages=len(question.new_messages),
-            analysed=len(answer.accepted),
-            retry_in_ms=failed["retry_in_ms"] if failed else None,
-            duration_ms=answer.latency_ms,
-            model=answer.model,
-            prompt_version=answer.prompt_version,
-            input_tokens=answer.usage.input_tokens,
-            output_tokens=answer.usage.output_tokens,
-            cost_usd=str(answer.cost_usd),
-        )
-        current = await rows.finish(
-            current.lease,
-            attempt=_attempt_json(current.attempt_id, answer),
-            results=_results_json(answer),
-            failed=failed,
-            most_messages=MOST_MESSAGES,
-        )
-        for accepted in answer.accepted:
-            age_s = (datetime.now(UTC) - accepted.message.sent_at).total_seconds()
-            metrics.ANALYSIS_WAIT_SECONDS.observe(max(0.0, age_s))
+        async with asyncio.timeout(deadline_s):
+            current = await _round(current, claude=claude, rows=rows)
+
+
+async def _round(current: Work, *, claude: Claude, rows: AnalysisWork) -> Work | None:
+    """Ask, record; return what arrived meanwhile."""
+    question = question_of(current.context, now=datetime.now(UTC))
+    answer = await claude.analyse_messages(question)
+    failed = _failed(answer, question, attempt=current.attempt)
+    log.log(
+        20 if answer.outcome is Outcome.OK else 30,
+        "analysis.finished",
+        workspace_id=str(current.lease.workspace_id),
+        conversation_id=str(current.lease.conversation_id),
+        outcome=answer.outcome,
+        attempt=current.attempt,
+        messages=len(question.new_messages),
+        analysed=len(answer.accepted),
+        retry_in_ms=failed["retry_in_ms"] if failed else None,
+        duration_ms=answer.latency_ms,
+        model=answer.model,
+        prompt_version=answer.prompt_version,
+        input_tokens=answer.usage.input_tokens,
+        output_tokens=answer.usage.output_tokens,
+        cost_usd=str(answer.cost_usd),
+    )
+    following = await rows.finish(
+        current.lease,
+        attempt=_attempt_json(current.attempt_id, answer),
+        results=_results_json(answer),
+        failed=failed,
+        most_messages=MOST_MESSAGES,
+    )
+    for accepted in answer.accepted:
+        age_s = (datetime.now(UTC) - accepted.message.sent_at).total_seconds()
+        metrics.ANALYSIS_WAIT_SECONDS.observe(max(0.0, age_s))
+    return following
 
 
 def question_of(context: dict[str, Any], *, now: datetime) -> Question:

@@ -97,7 +97,9 @@ class Analyst:
     async def _carry(self, work: Work) -> None:
         """Run one lease to its end; an error here lets the lease expire, and the row is tried again."""
         try:
-            await analyse_conversation(work, claude=self._claude, rows=self._rows)
+            await analyse_conversation(
+                work, claude=self._claude, rows=self._rows, deadline_s=self._clocks.analysis_deadline_s
+            )
         except ParleyError as error:
             log.warning("analysis.postponed", conversation_id=str(work.lease.conversation_id), error_code=error.code)
         except Exception:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import time
 from dataclasses import dataclass
 from decimal import Decimal
@@ -49,9 +50,10 @@ class Answer:
 class Claude:
     """Asks Claude about messages. Never retries by itself: rows do, and they survive us."""
 
-    def __init__(self, client: anthropic.AsyncAnthropic, *, model: str) -> None:
+    def __init__(self, client: anthropic.AsyncAnthropic, *, model: str, timeout_s: float) -> None:
         self._client = client
         self._model = model
+        self._timeout_s = timeout_s
 
     async def analyse_messages(self, question: Question) -> Answer:
         """Make one call about all of the question's messages. Raises nothing expected: every failure is an outcome."""
@@ -61,25 +63,13 @@ class Claude:
         request_id: str | None = None
         retry_after_s: float | None = None
         try:
-            message = await self._client.messages.create(
-                model=self._model,
-                max_tokens=_TOKENS_BASE + _TOKENS_PER_MESSAGE * len(question.new_messages),
-                system=[
-                    {"type": "text", "text": text, "cache_control": {"type": "ephemeral"}},
-                    {
-                        "type": "text",
-                        "text": workspace_instructions(question),
-                        "cache_control": {"type": "ephemeral"},
-                    },
-                ],
-                messages=[{"role": "user", "content": data_document(question)}],
-                output_config={
-                    "effort": "low",
-                    "format": {"type": "json_schema", "schema": answer_schema(list(question.intents))},
-                },
-            )
+            # The client's own timeout restarts with every byte that trickles in.
+            async with asyncio.timeout(self._timeout_s):
+                message = await self._ask(text, question)
             request_id = message._request_id
             outcome, accepted = _read(message, question)
+        except TimeoutError:
+            outcome, accepted = Outcome.TIMEOUT, []
         except anthropic.APIError as error:
             outcome, accepted = _outcome_of(error), []
             if isinstance(error, anthropic.APIStatusError):
@@ -99,6 +89,25 @@ class Claude:
         )
         _count(answer)
         return answer
+
+    async def _ask(self, text: str, question: Question) -> Message:
+        return await self._client.messages.create(
+            model=self._model,
+            max_tokens=_TOKENS_BASE + _TOKENS_PER_MESSAGE * len(question.new_messages),
+            system=[
+                {"type": "text", "text": text, "cache_control": {"type": "ephemeral"}},
+                {
+                    "type": "text",
+                    "text": workspace_instructions(question),
+                    "cache_control": {"type": "ephemeral"},
+                },
+            ],
+            messages=[{"role": "user", "content": data_document(question)}],
+            output_config={
+                "effort": "low",
+                "format": {"type": "json_schema", "schema": answer_schema(list(question.intents))},
+            },
+        )
 
 
 def _read(message: Message, question: Question) -> tuple[Outcome, list[Accepted]]:

@@ -107,7 +107,7 @@ class _Loop:
             ) as store,
         ):
             self._analyst = Analyst(
-                claude=Claude(client, model=settings.anthropic.model),
+                claude=Claude(client, model=settings.anthropic.model, timeout_s=clocks.claude_timeout_s),
                 rows=AnalysisWork(store),
                 clocks=clocks,
                 slots=settings.slots,

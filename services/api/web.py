@@ -21,6 +21,7 @@ from shared.settings.clocks import Clocks
 from shared.store.inbox import Inbox
 from shared.store.postgres import postgres_transport
 from shared.telemetry import metrics
+from shared.telemetry.trace import trace_id, traceparent
 from shared.web.health import Health
 from shared.web.problem import MEDIA_TYPE, problem, status_of
 from shared.web.serve import serve_until_stopped
@@ -50,10 +51,10 @@ async def main(settings: Settings) -> None:
             http=http,
         )
         health = Health({"postgres": store.is_reachable})
-        app = make_app(inbox=Inbox(store), verifier=verifier)
+        observed = Observe(make_app(inbox=Inbox(store), verifier=verifier))
 
         async def public(scope: Any, receive: Any, send: Any) -> None:
-            outermost = health.app if scope.get("path") in _OPEN_PATHS else app
+            outermost = health.app if scope.get("path") in _OPEN_PATHS else observed
             await outermost(scope, receive, send)
 
         await serve_until_stopped(public, http=settings.http, health=health, clocks=clocks)
@@ -90,23 +91,41 @@ def make_app(*, inbox: Inbox, verifier: TokenVerifier) -> FastAPI:
     app.add_exception_handler(RequestValidationError, _on_invalid)
     app.add_exception_handler(HTTPException, _on_http)
     app.add_exception_handler(Exception, _on_bug)
-    app.middleware("http")(_observe)
     return app
 
 
-async def _observe(request: Request, call_next: Any) -> Response:
-    """Give each request an id, measure it, log what it came to."""
-    started = time.perf_counter()
-    request.state.request_id = str(new_id())
-    structlog.contextvars.bind_contextvars(request_id=request.state.request_id)
-    response: Response = await call_next(request)
-    route = request.scope.get("route")
-    path = getattr(route, "path", "unknown")
-    duration_s = time.perf_counter() - started
-    metrics.HTTP_SECONDS.labels(path, str(response.status_code)).observe(duration_s)
-    log.info("request.answered", route=path, status=response.status_code, duration_ms=round(duration_s * 1000, 1))
-    response.headers["x-request-id"] = request.state.request_id
-    return response
+class Observe:
+    """ASGI middleware: give each request an id, measure it, log what it came to."""
+
+    def __init__(self, app: Any) -> None:
+        self._app = app
+
+    async def __call__(self, scope: Any, receive: Any, send: Any) -> None:
+        """Serve one request; its id is in `request.state.request_id` and in the answer's x-request-id."""
+        if scope["type"] != "http":
+            await self._app(scope, receive, send)
+            return
+        started = time.perf_counter()
+        request_id = str(new_id())
+        parent = traceparent(dict(scope["headers"]).get(b"traceparent"))
+        scope.setdefault("state", {})["request_id"] = request_id
+        structlog.contextvars.bind_contextvars(request_id=request_id, trace_id=trace_id(parent))
+        status = 500
+
+        async def observed(message: Any) -> None:
+            nonlocal status
+            if message["type"] == "http.response.start":
+                status = message["status"]
+                message["headers"] = [*message.get("headers", ()), (b"x-request-id", request_id.encode())]
+            await send(message)
+
+        try:
+            await self._app(scope, receive, observed)
+        finally:
+            path = getattr(scope.get("route"), "path", "unknown")
+            duration_s = time.perf_counter() - started
+            metrics.HTTP_SECONDS.labels(path, str(status)).observe(duration_s)
+            log.info("request.answered", route=path, status=status, duration_ms=round(duration_s * 1000, 1))
 
 
 async def _on_expected(request: Request, error: Exception) -> Response:

@@ -12,6 +12,7 @@ from shared.domain.errors import Rejected
 from shared.queue.jobs import AnalyseDue, Jobs
 from shared.store.webhooks import ReceivedBody, Recorded, Webhooks
 from shared.telemetry import metrics
+from shared.telemetry.trace import trace_id
 from shared.whatsapp.events import WebhookBody
 from shared.whatsapp.parse import parse_webhook
 
@@ -53,7 +54,13 @@ async def _record(received: Sequence[ReceivedBody], *, webhooks: Webhooks, settl
         return await webhooks.record(received, settle_s=settle_s)
     except Rejected as error:
         if len(received) == 1:
-            log.error("webhook.quarantined", body_id=str(received[0].body.id), error_code=error.code)
+            body = received[0].body
+            log.error(
+                "webhook.quarantined",
+                body_id=str(body.id),
+                trace_id=trace_id(body.traceparent),
+                error_code=error.code,
+            )
             return await webhooks.quarantine(received[0], reason=error.code)
     middle = len(received) // 2
     first = await _record(received[:middle], webhooks=webhooks, settle_s=settle_s)

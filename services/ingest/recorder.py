@@ -12,6 +12,7 @@ from redis.exceptions import RedisError
 
 from services.ingest.record_batch import record_batch
 from services.ingest.settings import RecorderSettings
+from shared.domain.errors import Unavailable
 from shared.queue.connection import connect, connect_blocking
 from shared.queue.jobs import Jobs
 from shared.queue.runner import repeat
@@ -42,15 +43,18 @@ class Recorder:
         self._clocks = clocks
         self._batch_bodies = batch_bodies
         self._last_take_over = float("-inf")
+        self._read: list[StreamEntry] = []  # and not recorded yet: the database said later
 
     async def from_stream(self) -> float:
         """Record new entries, and now and then those another recorder left; return the seconds to pause."""
         if time.monotonic() - self._last_take_over > self._clocks.poll_every_s:
             await self._take_over()
             self._last_take_over = time.monotonic()
-        entries = _decoded(await self._stream.read(count=_ENTRIES, block_s=self._clocks.redis_block_s))
-        for batch in _batches(entries, most_bodies=self._batch_bodies):
+        if not self._read:
+            self._read = _decoded(await self._stream.read(count=_ENTRIES, block_s=self._clocks.redis_block_s))
+        for batch in _batches(self._read, most_bodies=self._batch_bodies):
             await self._record(batch)
+            del self._read[: len(batch)]
         return 0
 
     async def _take_over(self) -> None:
@@ -68,8 +72,8 @@ class Recorder:
         except TimeoutError:
             raise
         except Exception as error:
-            if not is_suspect or isinstance(error, ConnectionError | RedisError):
-                raise
+            if not is_suspect or isinstance(error, Unavailable | RedisError):
+                raise  # the weather's fault, or not often enough to be the entry's
             log.exception("stream_entry.quarantined", entry_id=entries[0].id)
             for body in bodies:
                 await self._webhooks.quarantine(ReceivedBody(body, ParsedBody(items=1)), reason=type(error).__name__)

@@ -160,7 +160,12 @@ begin
     from due
     order by workspace_id, conversation_id
     on conflict (workspace_id, conversation_id) do update
-      set due_at = least(conversation_work.due_at, excluded.due_at)
+      -- A row that waits for its next try keeps its turn: customers who go on writing during Claude's bad hour must
+      -- not use up its tries.
+      set due_at = case
+        when conversation_work.attempts > 0 then conversation_work.due_at
+        else least(conversation_work.due_at, excluded.due_at)
+      end
     returning 1
   )
   select count(*) into v_due from queued;
