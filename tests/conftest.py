@@ -16,6 +16,7 @@ import redis.asyncio
 from deploy.local.ports import any_free_port
 from deploy.local.postgres import Postgres, embedded_postgres
 from deploy.local.redis import embedded_redis
+from deploy.local.seed import LOGINS
 from shared.store.migrate import migrate
 from shared.store.postgres import PostgresTransport, postgres_transport
 from tests.world import World, build_world
@@ -50,17 +51,11 @@ def _make_template(server: Postgres) -> None:
         connection.execute("create database template_parley")
     migrate(server.url(database="template_parley"))
     with psycopg.connect(admin, autocommit=True) as connection:
+        # What each kind of process may become: the same grants as the local stack's, under names of the tests'.
         for login, roles in LOGINS.items():
-            connection.execute(f"create role {login} login noinherit password 'test'")
-            connection.execute(f"grant {roles} to {login}")
-
-
-# What each kind of process may become; the same grants as the local stack's.
-LOGINS = {
-    "test_ingest": "anon, parley_ingest",
-    "test_service": "anon, service_role",
-    "test_api": "anon, authenticated",
-}
+            name = login.replace("parley_", "test_").removesuffix("_login")
+            connection.execute(f"create role {name} login noinherit password 'test'")
+            connection.execute(f"grant {', '.join(roles)} to {name}")
 
 
 @dataclass(frozen=True, slots=True)
@@ -71,7 +66,7 @@ class Database:
     name: str
 
     def url(self, login: str | None = None) -> str:
-        """Connection string: as superuser, or as one of LOGINS."""
+        """Connection string: as superuser, or as test_ingest, test_service or test_api."""
         if login is None:
             return self.server.url(database=self.name)
         return self.server.url(login, "test", database=self.name)

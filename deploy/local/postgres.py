@@ -50,6 +50,7 @@ SETTINGS = {
     "max_connections": "100",
     "lc_messages": "C",
     "log_line_prefix": "",
+    "log_error_verbosity": "terse",  # a refused row's values stay out of the log: they may be a customer's words
     "log_checkpoints": "off",
     "log_timezone": "UTC",
     "timezone": "UTC",

@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import json
-import signal
 import sys
 import tempfile
 import time
@@ -12,6 +10,7 @@ from pathlib import Path
 
 from deploy.local.ports import any_free_port
 from deploy.local.postgres import embedded_postgres
+from deploy.local.stack import started_stack
 from tests.bench.figure import Figure
 
 _MIB = 1024
@@ -24,25 +23,11 @@ async def measure() -> list[Figure]:
         started = time.perf_counter()
         async with embedded_postgres(Path(folder) / "alone", port=any_free_port()):
             postgres_s = time.perf_counter() - started
-        state = Path(folder) / "stack"
         started = time.perf_counter()
-        stack = await asyncio.create_subprocess_exec(
-            sys.executable, "-m", "deploy.local", "run", "--state-dir", str(state), "--quiet",
-            stdout=asyncio.subprocess.DEVNULL,
-        )  # fmt: skip
-        try:
-            async with asyncio.timeout(120):
-                while not (state / "stack.json").exists():
-                    if stack.returncode is not None:
-                        raise RuntimeError(f"the stack ended with status {stack.returncode} before it was ready")
-                    await asyncio.sleep(0.02)
+        async with started_stack(Path(folder) / "stack", ("--quiet",)) as stack:
             ready_s = time.perf_counter() - started
             await asyncio.sleep(10)  # resting: caches filled, pools at their least
-            pids: dict[str, int] = json.loads((state / "stack.json").read_text())["pids"]
-            resting = {name: _resident_mb(pid) for name, pid in pids.items()}
-        finally:
-            stack.send_signal(signal.SIGTERM)
-            await stack.wait()
+            resting = {name: _resident_mb(pid) for name, pid in stack["pids"].items()}
     figures = [Figure("idle.ready_s", ready_s, "s", postgres_s, "initdb and start of PostgreSQL alone")]
     figures += [Figure(f"idle.{n}_mb", mb, "MiB", bare_mb, "a bare Python process") for n, mb in resting.items()]
     return figures

@@ -6,7 +6,6 @@ import asyncio
 import json
 import os
 import signal
-import sys
 import time
 from collections.abc import AsyncIterator, Awaitable, Callable
 from dataclasses import dataclass
@@ -15,6 +14,8 @@ from typing import Any
 
 import httpx
 import pytest
+
+from deploy.local.stack import started_stack
 
 
 @dataclass(frozen=True, slots=True)
@@ -131,24 +132,5 @@ async def until(condition: Callable[[], Awaitable[bool]], *, within_s: float, wh
 async def stack(tmp_path_factory: pytest.TempPathFactory) -> AsyncIterator[Stack]:
     """`python -m deploy.local run`, as a person starts it, in a directory of its own."""
     state_dir = tmp_path_factory.mktemp("stack")
-    output = (state_dir / "output.log").open("wb")
-    process = await asyncio.create_subprocess_exec(
-        sys.executable, "-m", "deploy.local", "run", "--state-dir", str(state_dir / "state"),
-        cwd=Path(__file__).parents[2], stdout=output, stderr=output,
-    )  # fmt: skip
-    try:
-        async with httpx.AsyncClient(timeout=10) as http:
-            stack = Stack(state_dir / "state", http)
-
-            async def is_ready() -> bool:
-                if process.returncode is not None:
-                    pytest.fail((state_dir / "output.log").read_text()[-4000:])
-                return (stack.state_dir / "stack.json").exists()
-
-            await until(is_ready, within_s=90, what="the stack is ready")
-            yield stack
-    finally:
-        if process.returncode is None:
-            process.send_signal(signal.SIGTERM)
-            await process.wait()
-        output.close()
+    async with started_stack(state_dir), httpx.AsyncClient(timeout=10) as http:
+        yield Stack(state_dir, http)
