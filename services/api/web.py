@@ -9,6 +9,7 @@ import httpx
 import structlog
 from fastapi import FastAPI, Request, Response
 from fastapi.exceptions import RequestValidationError
+from fastapi_swagger import patch_fastapi
 from starlette.exceptions import HTTPException
 
 from services.api.routes import conversations, me
@@ -69,8 +70,9 @@ def make_app(*, inbox: Inbox, verifier: TokenVerifier) -> FastAPI:
         description="Sign in with Supabase Auth and send its access token as bearer token. Errors are problem details: "
         "decide by `code`, show `hint`.",
         openapi_url="/api/openapi.json",
-        docs_url="/api/docs",
+        docs_url=None,
         redoc_url=None,
+        swagger_ui_oauth2_redirect_url=None,
         max_body_size=_MOST_BODY_BYTES,
         telemetry={"tracing": False, "metrics": False},
         responses={
@@ -87,6 +89,15 @@ def make_app(*, inbox: Inbox, verifier: TokenVerifier) -> FastAPI:
     app.state.verifier = verifier
     app.include_router(me.router)
     app.include_router(conversations.router)
+    patch_fastapi(
+        app,
+        docs_url="/api/docs",
+        redirect_from_root_to_docs=False,
+        swagger_js_url="/api/docs/swagger-ui-bundle.js",
+        swagger_css_url="/api/docs/swagger-ui.css",
+        swagger_favicon_url="/api/docs/favicon.png",
+        swagger_ui_parameters={"tryItOutEnabled": True, "persistAuthorization": False},
+    )
     app.add_exception_handler(ParleyError, _on_expected)
     app.add_exception_handler(RequestValidationError, _on_invalid)
     app.add_exception_handler(HTTPException, _on_http)
