@@ -99,11 +99,15 @@ class Recorder:
         return 0
 
     async def keep_house(self) -> float:
-        """Make the coming days' partitions."""
+        """Make the coming days' partitions; forget consumers of processes that are gone."""
         in_default = await self._webhooks.make_partitions()
         metrics.BODIES_IN_DEFAULT_PARTITION.set(in_default)
         if in_default:
             log.error("partitions.default_not_empty", rows=in_default)
+        try:
+            await self._stream.forget_dead_consumers(idle_s=self._clocks.housekeeping_every_s)
+        except RedisError as error:
+            log.warning("consumers.not_forgotten", error=type(error).__name__)
         return self._clocks.housekeeping_every_s
 
 

@@ -37,10 +37,7 @@ async def main(settings: IngestSettings) -> None:
         async def check_redis() -> float:
             return _CHECK_REDIS_EVERY_S if await durable.check_redis() else _CHECK_REDIS_AGAIN_S
 
-        async def redis_is_durable() -> bool:
-            return await durable.check_redis()
-
-        health = Health({"redis": redis_is_durable, "postgres": store.is_reachable}, any_of=True)
+        health = Health({"redis": durable.check_redis, "postgres": store.is_reachable}, any_of=True)
         endpoint = WebhookEndpoint(
             health.app,
             durable=durable,
@@ -48,10 +45,9 @@ async def main(settings: IngestSettings) -> None:
             verify_token=settings.whatsapp.verify_token.get_secret_value().encode(),
             max_body_bytes=settings.whatsapp.max_body_bytes,
         )
-        beside = [asyncio.create_task(durable.run()), asyncio.create_task(repeat("check_redis", check_redis))]
-        try:
+        # In one group: if the writer ends, the process does, rather than leave every caller waiting.
+        async with asyncio.TaskGroup() as group:
+            beside = [group.create_task(durable.run()), group.create_task(repeat("check_redis", check_redis))]
             await serve_until_stopped(endpoint, http=settings.http, health=health, clocks=clocks)
-        finally:
             for task in beside:
                 task.cancel()
-            await asyncio.gather(*beside, return_exceptions=True)

@@ -132,6 +132,12 @@ class WebhookStream:
             if consumer["name"] == self._consumer.encode() and consumer["pending"] == 0:
                 await self._client.xgroup_delconsumer(STREAM, GROUP, self._consumer)
 
+    async def forget_dead_consumers(self, *, idle_s: float) -> None:
+        """Delete consumers that have not read for `idle_s` and hold nothing: a live one reads every few seconds."""
+        for consumer in await self._client.xinfo_consumers(STREAM, GROUP):
+            if consumer["pending"] == 0 and consumer["idle"] > idle_s * 1000:
+                await self._client.xgroup_delconsumer(STREAM, GROUP, consumer["name"])
+
     async def _make_group(self) -> None:
         try:
             await self._client.xgroup_create(STREAM, GROUP, id="0", mkstream=True)
