@@ -8,8 +8,9 @@ import structlog
 from fastapi import Depends, Request
 from fastapi.security import HTTPAuthorizationCredentials, HTTPBearer
 
-from shared.auth.tokens import Person, TokenVerifier
+from shared.auth.tokens import TokenVerifier
 from shared.domain.errors import Untrusted
+from shared.domain.person import Person
 from shared.store.inbox import Inbox
 
 _bearer = HTTPBearer(auto_error=False, description="Access token of Supabase Auth")

@@ -6,7 +6,6 @@ import asyncio
 import json
 import time
 from collections.abc import Callable
-from dataclasses import dataclass
 from uuid import UUID
 
 import httpx
@@ -14,6 +13,9 @@ import jwt
 import structlog
 
 from shared.domain.errors import Unavailable, Untrusted
+from shared.domain.person import Person
+
+__all__ = ["Person", "TokenVerifier"]
 
 log = structlog.get_logger()
 
@@ -23,14 +25,6 @@ _AUDIENCE = "authenticated"
 _LEEWAY_S = 10  # clocks differ
 _KEYS_FOR_S = 600.0
 _REFETCH_AFTER_S = 10.0  # an unknown key id asks again, but a flood of forged ones does not
-
-
-@dataclass(frozen=True, slots=True)
-class Person:
-    """Who signed in. `claims` is what Postgres sees: never the role a token claims."""
-
-    user_id: UUID
-    claims: str
 
 
 class TokenVerifier:
@@ -83,7 +77,8 @@ class TokenVerifier:
         except (jwt.PyJWTError, ValueError, TypeError, AttributeError) as error:
             raise _untrusted("token_not_valid") from error
         seen = {"sub": str(user_id), "role": "authenticated", "email": claims.get("email")}
-        return Person(user_id=user_id, claims=json.dumps(seen))
+        is_plain = claims.get("role") == "authenticated"
+        return Person(user_id=user_id, claims=json.dumps(seen), token=token if is_plain else None)
 
     async def _key(self, kid: str, algorithm: str) -> jwt.PyJWK:
         now = self._monotonic()

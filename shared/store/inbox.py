@@ -4,20 +4,21 @@ from __future__ import annotations
 
 from uuid import UUID
 
+from shared.domain.person import Person
 from shared.store.port import Store
 
 
 class Inbox:
-    """The functions of migration *_inbox_reads; `as_user` is `Person.claims`."""
+    """The functions of migration *_inbox_reads."""
 
     def __init__(self, store: Store) -> None:
         self._store = store
 
-    async def me(self, *, as_user: str) -> str:
+    async def me(self, *, as_user: Person) -> str:
         """Who they are and which workspaces are theirs."""
         return await self._store.call("me", {}, as_user=as_user)
 
-    async def list_conversations(self, workspace_id: UUID, *, limit: int, cursor: str | None, as_user: str) -> str:
+    async def list_conversations(self, workspace_id: UUID, *, limit: int, cursor: str | None, as_user: Person) -> str:
         """A page of conversations, newest first. Raises: NotFound, Rejected."""
         return await self._store.call(
             "list_conversations",
@@ -33,7 +34,7 @@ class Inbox:
         limit: int,
         before: int | None,
         after: int | None,
-        as_user: str,
+        as_user: Person,
     ) -> str:
         """A page of messages. Raises: NotFound, Rejected."""
         return await self._store.call(

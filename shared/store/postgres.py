@@ -14,6 +14,7 @@ from psycopg.types.json import Jsonb
 from psycopg_pool import AsyncConnectionPool, PoolTimeout
 
 from shared.domain.errors import Rejected, Unavailable
+from shared.domain.person import Person
 from shared.store.errors import refusal
 
 log = structlog.get_logger()
@@ -33,17 +34,21 @@ class PostgresTransport:
         self._pool = pool
         self._service_role = service_role
 
-    async def call(self, function: str, args: Mapping[str, object], as_user: str | None = None) -> str:
-        """See `Store.call`. One network round trip: role, call and commit travel in one pipeline."""
+    async def call(self, function: str, args: Mapping[str, object], as_user: Person | str | None = None) -> str:
+        """See `Store.call`; `as_user` may also be claims alone, which is all that Postgres is shown of a person.
+
+        One network round trip: role, call and commit travel in one pipeline.
+        """
         role = "authenticated" if as_user is not None else self._service_role
         if role is None:
             raise Rejected(f"{function} needs a signed-in user", code="user_required")
+        claims = as_user.claims if isinstance(as_user, Person) else as_user or ""
         query = _query(function, tuple(args))
         values = {name: Jsonb(value) if isinstance(value, dict | list) else value for name, value in args.items()}
         try:
             async with self._pool.connection() as connection:
                 async with connection.pipeline(), connection.transaction():
-                    await connection.execute(_SWITCH_ROLE, (role, as_user or ""))
+                    await connection.execute(_SWITCH_ROLE, (role, claims))
                     cursor = await connection.execute(query, values)
                 row = await cursor.fetchone()
         except PoolTimeout as error:

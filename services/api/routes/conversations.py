@@ -26,7 +26,7 @@ async def list_conversations(
     cursor: Annotated[str | None, Query(max_length=100, description="`next_cursor` of the page before")] = None,
 ) -> Response:
     """Return a page of conversations."""
-    page = await inbox.list_conversations(workspace_id, limit=limit, cursor=cursor, as_user=person.claims)
+    page = await inbox.list_conversations(workspace_id, limit=limit, cursor=cursor, as_user=person)
     return Response(page, media_type="application/json")
 
 
@@ -44,6 +44,6 @@ async def list_messages(
 ) -> Response:
     """Return messages newest first, those `before` a seq, or, for polling, those `after` one, oldest first."""
     page = await inbox.list_messages(
-        workspace_id, conversation_id, limit=limit, before=before, after=after, as_user=person.claims
+        workspace_id, conversation_id, limit=limit, before=before, after=after, as_user=person
     )
     return Response(page, media_type="application/json")
