@@ -96,7 +96,7 @@ def signed(body: bytes, secret: bytes = SECRET) -> dict[str, str]:
 
 async def until(condition: Callable[[], bool], *, within_s: float = 5) -> None:
     async with asyncio.timeout(within_s):
-        while not condition():  # noqa: ASYNC110  what it looks at has no event to wait for
+        while not condition():
             await asyncio.sleep(0.005)
 
 

@@ -140,7 +140,7 @@ async def let_others_run() -> None:
 async def rewritten(client: redis.asyncio.Redis) -> None:
     """Wait until Redis has written its first append-only file: before, it neither promises anything nor stops."""
     async with asyncio.timeout(10):
-        while (await client.info("persistence"))["aof_rewrite_in_progress"]:  # noqa: ASYNC110  in another process
+        while (await client.info("persistence"))["aof_rewrite_in_progress"]:
             await asyncio.sleep(0.02)
 
 
