@@ -7,7 +7,14 @@ from typing import Annotated
 from pydantic import Field, SecretStr, field_validator
 
 from services.ai_worker.pricing import PRICES
-from shared.settings.groups import DatabaseSettings, Group, InternalHttpSettings, ProcessSettings, RedisSettings
+from shared.settings.groups import (
+    DatabaseUnlessRest,
+    Group,
+    InternalHttpSettings,
+    ProcessSettings,
+    RedisSettings,
+    SupabaseServiceSettings,
+)
 
 
 class AnthropicSettings(Group):
@@ -31,7 +38,8 @@ class Settings(ProcessSettings):
     """`python -m services.ai_worker`: holds no secret of Meta's."""
 
     http: InternalHttpSettings = InternalHttpSettings()
-    database: DatabaseSettings
+    supabase: SupabaseServiceSettings = SupabaseServiceSettings()
+    database: DatabaseUnlessRest = Field(default_factory=dict, validate_default=True)
     redis: RedisSettings
     anthropic: AnthropicSettings
     slots: Annotated[int, Field(ge=1, le=256)] = Field(64, description="Calls to Claude in flight at once")

@@ -26,7 +26,7 @@ from shared.queue.jobs import AnalyseDue, rq_queue
 from shared.queue.runner import repeat
 from shared.settings.clocks import Clocks
 from shared.store.analysis import AnalysisWork
-from shared.store.postgres import postgres_transport
+from shared.store.choose import open_store
 from shared.web.health import Health
 from shared.web.serve import serving_internal
 
@@ -99,12 +99,7 @@ class _Loop:
         )
         async with (
             client,
-            postgres_transport(
-                settings.database.url.get_secret_value(),
-                service_role="service_role",
-                max_connections=settings.database.max_connections,
-                timeout_s=settings.database.timeout_s,
-            ) as store,
+            open_store(settings.database, settings.supabase.rest(), service_role="service_role") as store,
         ):
             self._analyst = Analyst(
                 claude=Claude(client, model=settings.anthropic.model, timeout_s=clocks.claude_timeout_s),

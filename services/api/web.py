@@ -19,8 +19,8 @@ from shared.auth.tokens import TokenVerifier
 from shared.domain.errors import ParleyError, Unavailable
 from shared.domain.ids import new_id
 from shared.settings.clocks import Clocks
+from shared.store.choose import open_store
 from shared.store.inbox import Inbox
-from shared.store.postgres import postgres_transport
 from shared.telemetry import metrics
 from shared.telemetry.trace import trace_id, traceparent
 from shared.web.health import Health
@@ -39,12 +39,7 @@ async def main(settings: Settings) -> None:
     secret = settings.supabase.jwt_secret
     async with (
         httpx.AsyncClient(timeout=3.0) as http,
-        postgres_transport(
-            settings.database.url.get_secret_value(),
-            service_role=None,
-            max_connections=settings.database.max_connections,
-            timeout_s=settings.database.timeout_s,
-        ) as store,
+        open_store(settings.database, settings.supabase.rest(), service_role=None) as store,
     ):
         verifier = TokenVerifier(
             issuer=f"{settings.supabase.url.rstrip('/')}/auth/v1",

@@ -18,7 +18,7 @@ from shared.queue.jobs import Jobs
 from shared.queue.runner import repeat
 from shared.queue.streams import StreamEntry, UnknownVersionError, WebhookStream, decode
 from shared.settings.clocks import Clocks
-from shared.store.postgres import postgres_transport
+from shared.store.choose import open_store
 from shared.store.webhooks import ReceivedBody, Webhooks
 from shared.telemetry import metrics
 from shared.web.health import Health
@@ -143,12 +143,7 @@ async def main(settings: RecorderSettings) -> None:
     consumer = f"{socket.gethostname()}-{os.getpid()}"
     async with (
         connect(url, timeout_s=clocks.redis_read_timeout_s, max_connections=4) as client,
-        postgres_transport(
-            settings.database.url.get_secret_value(),
-            service_role="service_role",
-            max_connections=settings.database.max_connections,
-            timeout_s=settings.database.timeout_s,
-        ) as store,
+        open_store(settings.database, settings.supabase.rest(), service_role="service_role") as store,
     ):
         stream = WebhookStream(client, consumer=consumer)
         recorder = Recorder(

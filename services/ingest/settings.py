@@ -8,12 +8,15 @@ from pydantic import BeforeValidator, Field, SecretStr
 from pydantic_settings import NoDecode
 
 from shared.settings.groups import (
-    DatabaseSettings,
+    DatabaseUnlessRest,
     Group,
     HttpSettings,
     InternalHttpSettings,
     ProcessSettings,
     RedisSettings,
+    RestAccess,
+    SupabaseGroup,
+    SupabaseServiceSettings,
 )
 
 
@@ -31,11 +34,29 @@ class WebhookSettings(Group):
     max_body_bytes: int = Field(4 * 1024 * 1024, description="Larger webhook bodies get 413; Meta sends up to 3 MB")
 
 
+class SupabaseIngestSettings(SupabaseGroup):
+    """SUPABASE_*: the way to the one function that ingest may execute."""
+
+    anon_key: SecretStr | None = Field(
+        None, description="Publishable (or legacy anon) key of the project; used without DATABASE_URL"
+    )
+    ingest_token: SecretStr | None = Field(
+        None, description="Token with the role parley_ingest (see docs/supabase.md); used without DATABASE_URL"
+    )
+
+    def rest(self) -> RestAccess | None:
+        """See `SupabaseGroup`."""
+        if self.url is None or self.anon_key is None or self.ingest_token is None:
+            return None
+        return RestAccess(self.url, self.anon_key.get_secret_value(), own_token=self.ingest_token.get_secret_value())
+
+
 class IngestSettings(ProcessSettings):
-    """`python -m services.ingest`: holds no service key; its database login may execute one function."""
+    """`python -m services.ingest`: holds no service key; its database login, or token, may execute one function."""
 
     http: HttpSettings = HttpSettings()
-    database: DatabaseSettings
+    supabase: SupabaseIngestSettings = SupabaseIngestSettings()
+    database: DatabaseUnlessRest = Field(default_factory=dict, validate_default=True)
     redis: RedisSettings
     whatsapp: WebhookSettings
 
@@ -44,6 +65,7 @@ class RecorderSettings(ProcessSettings):
     """`python -m services.ingest recorder`: holds no secret of Meta's."""
 
     http: InternalHttpSettings = InternalHttpSettings()
-    database: DatabaseSettings
+    supabase: SupabaseServiceSettings = SupabaseServiceSettings()
+    database: DatabaseUnlessRest = Field(default_factory=dict, validate_default=True)
     redis: RedisSettings
     batch_bodies: Annotated[int, Field(ge=1, le=2000)] = Field(256, description="Most bodies recorded in one call")

@@ -10,7 +10,7 @@ from services.ingest.settings import IngestSettings
 from shared.queue.connection import connect
 from shared.queue.runner import repeat
 from shared.settings.clocks import Clocks
-from shared.store.postgres import postgres_transport
+from shared.store.choose import open_store
 from shared.store.webhooks import Webhooks
 from shared.web.health import Health
 from shared.web.serve import serve_until_stopped
@@ -25,12 +25,7 @@ async def main(settings: IngestSettings) -> None:
     stream = connect(settings.redis.url.get_secret_value(), timeout_s=clocks.redis_append_timeout_s, max_connections=4)
     async with (
         stream,
-        postgres_transport(
-            settings.database.url.get_secret_value(),
-            service_role="parley_ingest",
-            max_connections=settings.database.max_connections,
-            timeout_s=settings.database.timeout_s,
-        ) as store,
+        open_store(settings.database, settings.supabase.rest(), service_role="parley_ingest") as store,
     ):
         durable = MakeDurable(stream=stream, webhooks=Webhooks(store))
 

@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+from dataclasses import dataclass, field
 from typing import Annotated, Literal
 
-from pydantic import BaseModel, ConfigDict, Field, SecretStr
+from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, SecretStr, ValidationInfo
 from pydantic_settings import BaseSettings, SettingsConfigDict
 
 
@@ -15,13 +16,65 @@ class Group(BaseModel):
 
 
 class DatabaseSettings(Group):
-    """DATABASE_*: PostgreSQL."""
+    """DATABASE_*: PostgreSQL. The limits hold for Supabase's REST API too."""
 
     url: SecretStr = Field(
-        description="Direct or session-mode connection, e.g. postgresql://user:password@host:5432/parley"
+        description="Direct or session-mode connection, e.g. postgresql://user:password@host:5432/parley; "
+        "or instead of it SUPABASE_URL with SUPABASE_SERVICE_ROLE_KEY (api: SUPABASE_ANON_KEY; "
+        "ingest: SUPABASE_ANON_KEY and SUPABASE_INGEST_TOKEN)"
     )
     max_connections: Annotated[int, Field(ge=1, le=100)] = Field(8, description="Most connections this process opens")
     timeout_s: Annotated[float, Field(gt=0)] = Field(5.0, description="For a free connection, and for one statement")
+
+
+@dataclass(frozen=True, slots=True)
+class RestAccess:
+    """How a process reaches the database through Supabase's REST API.
+
+    `key`: the gateway's apikey. `own_token`: what the process's own calls run as; None: only ever as signed-in people.
+    """
+
+    url: str
+    key: str = field(repr=False)
+    own_token: str | None = field(repr=False)
+
+
+class SupabaseGroup(Group):
+    """SUPABASE_*: a project's address; each process adds the key it may hold."""
+
+    url: str | None = Field(
+        None, pattern="^https?://", description="Project URL, e.g. https://abc.supabase.co; used without DATABASE_URL"
+    )
+
+    def rest(self) -> RestAccess | None:
+        """Return the way to the database; None when it is not configured, or not wholly."""
+        raise NotImplementedError
+
+
+class SupabaseServiceSettings(SupabaseGroup):
+    """SUPABASE_*: for a process that acts as service_role."""
+
+    service_role_key: SecretStr | None = Field(
+        None, description="Secret (or legacy service_role) key of the project; used without DATABASE_URL"
+    )
+
+    def rest(self) -> RestAccess | None:
+        """See `SupabaseGroup`."""
+        if self.url is None or self.service_role_key is None:
+            return None
+        key = self.service_role_key.get_secret_value()
+        return RestAccess(self.url, key, own_token=key)
+
+
+def _needed_unless_rest(value: object, info: ValidationInfo) -> object:
+    """Let DATABASE_URL be absent where the field `supabase`, validated before, leads to the database too."""
+    supabase = info.data.get("supabase")
+    can_rest = isinstance(supabase, SupabaseGroup) and supabase.rest() is not None
+    return {"url": "", **value} if can_rest and isinstance(value, dict) else value
+
+
+# Declare `supabase` above it: fields are validated in order. An empty url means: through `supabase`.
+DatabaseUnlessRest = Annotated[DatabaseSettings, BeforeValidator(_needed_unless_rest)]
 
 
 class RedisSettings(Group):
