@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import time
+from collections.abc import Mapping
+from functools import partial
 from typing import Any
 
 import httpx
@@ -67,11 +69,12 @@ def make_app(*, inbox: Inbox, verifier: TokenVerifier) -> FastAPI:
         openapi_url="/api/openapi.json",
         docs_url=None,
         redoc_url=None,
+        redirect_slashes=False,
         swagger_ui_oauth2_redirect_url=None,
         max_body_size=_MOST_BODY_BYTES,
         telemetry={"tracing": False, "metrics": False},
         responses={
-            status: {"model": Problem, "description": description, "content": {MEDIA_TYPE: {}}}
+            status: {"model": Problem, "description": description}
             for status, description in (
                 (401, "Not signed in, or the token is not accepted"),
                 (404, "Does not exist, or is not yours"),
@@ -80,6 +83,7 @@ def make_app(*, inbox: Inbox, verifier: TokenVerifier) -> FastAPI:
             )
         },
     )
+    app.openapi = partial(_describe, app)  # type: ignore[method-assign]
     app.state.inbox = inbox
     app.state.verifier = verifier
     app.include_router(me.router)
@@ -98,6 +102,18 @@ def make_app(*, inbox: Inbox, verifier: TokenVerifier) -> FastAPI:
     app.add_exception_handler(HTTPException, _on_http)
     app.add_exception_handler(Exception, _on_bug)
     return app
+
+
+def _describe(app: FastAPI) -> dict[str, Any]:
+    """Return the OpenAPI document with problems under their own media type, which FastAPI cannot be told."""
+    document = FastAPI.openapi(app)
+    for operations in document["paths"].values():
+        for operation in operations.values():
+            for answer in operation["responses"].values():
+                content = answer["content"]
+                if content.get("application/json", {}).get("schema", {}).get("$ref", "").endswith("/Problem"):
+                    content[MEDIA_TYPE] = content.pop("application/json")
+    return document
 
 
 class Observe:
@@ -143,20 +159,33 @@ async def _on_expected(request: Request, error: Exception) -> Response:
         headers["www-authenticate"] = "Bearer"
     if isinstance(error, Unavailable):
         headers["retry-after"] = str(max(1, round(error.retry_after_s or 1)))
-    return _problem(request, status, code=error.code, detail=str(error), hint=error.hint, headers=headers)
+    hint = error.hint or ("Try again in a moment." if isinstance(error, Unavailable) else None)
+    return _problem(request, status, code=error.code, detail=str(error), hint=hint, headers=headers)
 
 
 async def _on_invalid(request: Request, error: Exception) -> Response:
     assert isinstance(error, RequestValidationError)  # noqa: S101  registered for it
     # Where and what, never the value: it may be personal.
-    wrong = "; ".join(f"{'.'.join(str(part) for part in e['loc'])}: {e['msg']}" for e in error.errors())
+    wrong = "; ".join(f"{'.'.join(str(part) for part in e['loc'])}: {_meaning(e)}" for e in error.errors())
     return _problem(request, 422, code="not_valid", detail=wrong, hint="See /api/docs for what this call takes.")
+
+
+# Pydantic's sentences for other kinds may quote what was sent.
+_SAYS_NO_VALUE = frozenset(
+    {"missing", "greater_than_equal", "less_than_equal", "string_too_long", "string_too_short", "int_parsing"}
+)
+
+
+def _meaning(error: Mapping[str, Any]) -> str:
+    kind = str(error["type"])
+    return str(error["msg"]) if kind in _SAYS_NO_VALUE else f"not a valid {kind.partition('_')[0]}"
 
 
 async def _on_http(request: Request, error: Exception) -> Response:
     assert isinstance(error, HTTPException)  # noqa: S101  registered for it
     code = {404: "route_not_found", 405: "method_not_allowed", 413: "body_too_large"}.get(error.status_code, "rejected")
-    return _problem(request, error.status_code, code=code, hint="See /api/docs for what there is.")
+    headers = dict(error.headers or {})
+    return _problem(request, error.status_code, code=code, hint="See /api/docs for what there is.", headers=headers)
 
 
 async def _on_bug(request: Request, error: Exception) -> Response:

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import asyncio
 import hmac
 import time
-from collections.abc import Sequence
+from collections.abc import MutableMapping, Sequence
+from contextlib import suppress
 from datetime import UTC, datetime
 from typing import Any, Protocol
 from urllib.parse import parse_qs
@@ -22,6 +24,7 @@ from shared.whatsapp.signature import matching_secret
 log = structlog.get_logger()
 
 PATH = "/api/webhooks/whatsapp"
+_LINGER_S = 1.0
 
 
 class Keeps(Protocol):
@@ -65,8 +68,7 @@ class WebhookEndpoint:
         if isinstance(body, _Gone):
             return 499  # nobody listens any more; nothing was promised
         if body is None:
-            # Closing tells the sender to stop: the rest of the body is not read.
-            await answer(send, 413, problem(413, code="body_too_large"), headers={b"connection": b"close"})
+            await _refuse_too_large(receive, send, limit=self._max_body_bytes)
             return 413
         secret = matching_secret(body, headers.get(b"x-hub-signature-256"), self._app_secrets)
         if secret is None:
@@ -138,3 +140,24 @@ async def _read(receive: Any, headers: dict[bytes, bytes], *, limit: int) -> byt
         chunks.append(chunk)
         if not message.get("more_body", False):
             return chunks[0] if len(chunks) == 1 else b"".join(chunks)
+
+
+async def _refuse_too_large(receive: Any, send: Send, *, limit: int) -> None:
+    """Answer 413 at once, then read a little more before closing: a sender in full flow would see a reset instead."""
+    body = problem(413, code="body_too_large")
+
+    async def unfinished(message: MutableMapping[str, Any]) -> None:
+        if message["type"] == "http.response.body":
+            message["more_body"] = True
+        await send(message)
+
+    await answer(unfinished, 413, body, headers={b"connection": b"close"})
+    thrown_away = 0
+    with suppress(TimeoutError):
+        async with asyncio.timeout(_LINGER_S):
+            while thrown_away <= limit:
+                message = await receive()
+                thrown_away += len(message.get("body", b""))
+                if not message.get("more_body", False):
+                    break
+    await send({"type": "http.response.body", "body": b""})

@@ -28,6 +28,7 @@ from shared.whatsapp.events import ParsedBody, WebhookBody
 log = structlog.get_logger()
 
 _MOST_DELIVERIES = 3  # an entry that came back more often is taken alone; what still fails is poison
+_LATER = (Unavailable, RedisError, TimeoutError)
 _ENTRIES = 64  # per read; each holds up to a group of bodies
 
 
@@ -52,49 +53,66 @@ class Recorder:
             self._last_take_over = time.monotonic()
         if not self._read:
             self._read = _decoded(await self._stream.read(count=_ENTRIES, block_s=self._clocks.redis_block_s))
-        for batch in _batches(self._read, most_bodies=self._batch_bodies):
-            await self._record(batch)
-            del self._read[: len(batch)]
+        try:
+            for batch in _batches(self._read, most_bodies=self._batch_bodies):
+                await self._record(batch)
+                del self._read[: len(batch)]
+        except _LATER:
+            raise
+        except Exception:
+            self._read = []  # not the weather: they stay pending, are taken over, and end in quarantine if need be
+            raise
         return 0
 
     async def _take_over(self) -> None:
         left = await self._stream.take_over(idle_s=self._clocks.pending_idle_s, count=_ENTRIES)
+        taken = {entry_id for entry_id, _, _ in left}
+        self._read = [entry for entry in self._read if entry.id not in taken]
         for entry_id, fields, deliveries in left:
             log.warning("stream_entry.taken_over", entry_id=entry_id, deliveries=deliveries)
             for entry in _decoded([(entry_id, fields)]):
-                await self._record([entry], is_suspect=deliveries > _MOST_DELIVERIES)
+                if deliveries > _MOST_DELIVERIES:
+                    await self._record_alone(list(entry.bodies))
+                    await self._stream.done([entry.id])
+                else:
+                    await self._record([entry])
 
-    async def _record(self, entries: list[StreamEntry], *, is_suspect: bool = False) -> None:
-        bodies = [body for entry in entries for body in entry.bodies]
-        try:
-            async with asyncio.timeout(self._clocks.batch_deadline_s):
-                await self._record_bodies(bodies)
-        except TimeoutError:
-            raise
-        except Exception as error:
-            if not is_suspect or isinstance(error, Unavailable | RedisError):
-                raise  # the weather's fault, or not often enough to be the entry's
-            log.exception("stream_entry.quarantined", entry_id=entries[0].id)
-            for body in bodies:
-                await self._webhooks.quarantine(ReceivedBody(body, ParsedBody(items=1)), reason=type(error).__name__)
+    async def _record(self, entries: list[StreamEntry]) -> None:
+        await self._record_bodies([body for entry in entries for body in entry.bodies])
         await self._stream.done([entry.id for entry in entries])
 
+    async def _record_alone(self, bodies: list[WebhookBody], *, are_stored: bool = False) -> None:
+        """Record bodies that failed together too often one by one; what still fails is set aside, raw."""
+        for body in bodies:
+            try:
+                await self._record_bodies([body], are_stored=are_stored)
+            except _LATER:
+                raise  # the weather's fault, not this body's
+            except Exception as error:
+                log.exception("webhook.quarantined", body_id=str(body.id))
+                await self._webhooks.quarantine(
+                    ReceivedBody(body, ParsedBody(items=1), are_stored), reason=type(error).__name__
+                )
+
     async def _record_bodies(self, bodies: list[WebhookBody], *, are_stored: bool = False) -> None:
-        await record_batch(
-            bodies,
-            webhooks=self._webhooks,
-            jobs=self._jobs,
-            settle_s=self._clocks.settle_s,
-            are_stored=are_stored,
-        )
+        async with asyncio.timeout(self._clocks.batch_deadline_s):
+            await record_batch(
+                bodies,
+                webhooks=self._webhooks,
+                jobs=self._jobs,
+                settle_s=self._clocks.settle_s,
+                are_stored=are_stored,
+            )
 
     async def from_postgres(self) -> float:
         """Record bodies that were stored while Redis was out; works without Redis."""
         claimed = await self._webhooks.claim_bodies(limit=self._batch_bodies, hold_s=self._clocks.drain_hold_s)
         if not claimed:
             return self._clocks.drain_every_s
-        async with asyncio.timeout(self._clocks.batch_deadline_s):
-            await self._record_bodies([body for body, _ in claimed], are_stored=True)
+        await self._record_alone([body for body, claims in claimed if claims > _MOST_DELIVERIES], are_stored=True)
+        fresh = [body for body, claims in claimed if claims <= _MOST_DELIVERIES]
+        if fresh:
+            await self._record_bodies(fresh, are_stored=True)
         log.info("webhooks.drained", bodies=len(claimed))
         return 0
 
@@ -167,6 +185,7 @@ async def main(settings: RecorderSettings) -> None:
             _, late = await asyncio.wait(loops, timeout=clocks.drain_s)
             for task in late:
                 task.cancel()
+            await asyncio.gather(*late, return_exceptions=True)
             try:
                 await stream.leave()
             except RedisError as error:

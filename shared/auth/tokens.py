@@ -98,7 +98,8 @@ class TokenVerifier:
         try:
             answer = await self._http.get(f"{self._issuer}/.well-known/jwks.json")
             answer.raise_for_status()
-            found = jwt.PyJWKSet.from_dict(answer.json())
+            keys = answer.json()
+            found = jwt.PyJWKSet.from_dict(keys if isinstance(keys, dict) else {})
         except (httpx.HTTPError, jwt.PyJWTError, ValueError) as error:
             # Keys we have stay good: Auth's outage must not sign everybody out. Without any we cannot tell.
             log.warning("auth.keys_not_fetched", error=type(error).__name__, known=len(self._keys))

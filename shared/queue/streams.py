@@ -17,6 +17,22 @@ STREAM = "wa:webhooks"
 GROUP = "recorders"
 _VERSION = b"1"
 
+# Deletes consumers that hold nothing and have been idle for ARGV[2] ms, or only the one named ARGV[3]. A script,
+# since an entry delivered between looking and deleting would leave the pending list and never be read again.
+_FORGET = """
+if redis.call('EXISTS', KEYS[1]) == 0 then return 0 end
+local forgotten = 0
+for _, flat in ipairs(redis.call('XINFO', 'CONSUMERS', KEYS[1], ARGV[1])) do
+  local consumer = {}
+  for i = 1, #flat, 2 do consumer[flat[i]] = flat[i + 1] end
+  if consumer.pending == 0 and consumer.idle >= tonumber(ARGV[2]) and (ARGV[3] == '' or consumer.name == ARGV[3]) then
+    redis.call('XGROUP', 'DELCONSUMER', KEYS[1], ARGV[1], consumer.name)
+    forgotten = forgotten + 1
+  end
+end
+return forgotten
+"""
+
 
 @dataclass(frozen=True, slots=True)
 class StreamEntry:
@@ -128,15 +144,11 @@ class WebhookStream:
 
     async def leave(self) -> None:
         """Delete this consumer if nothing is pending for it; its pending entries would vanish with it."""
-        for consumer in await self._client.xinfo_consumers(STREAM, GROUP):
-            if consumer["name"] == self._consumer.encode() and consumer["pending"] == 0:
-                await self._client.xgroup_delconsumer(STREAM, GROUP, self._consumer)
+        await self._client.eval(_FORGET, 1, STREAM, GROUP, 0, self._consumer)
 
     async def forget_dead_consumers(self, *, idle_s: float) -> None:
         """Delete consumers that have not read for `idle_s` and hold nothing: a live one reads every few seconds."""
-        for consumer in await self._client.xinfo_consumers(STREAM, GROUP):
-            if consumer["pending"] == 0 and consumer["idle"] > idle_s * 1000:
-                await self._client.xgroup_delconsumer(STREAM, GROUP, consumer["name"])
+        await self._client.eval(_FORGET, 1, STREAM, GROUP, int(idle_s * 1000), "")
 
     async def _make_group(self) -> None:
         try:

@@ -13,7 +13,7 @@ from psycopg import sql
 from psycopg.types.json import Jsonb
 from psycopg_pool import AsyncConnectionPool, PoolTimeout
 
-from shared.domain.errors import Rejected, Unavailable
+from shared.domain.errors import BadData, Rejected, Unavailable
 from shared.domain.person import Person
 from shared.store.errors import refusal
 
@@ -53,6 +53,10 @@ class PostgresTransport:
                 row = await cursor.fetchone()
         except PoolTimeout as error:
             raise Unavailable("no database connection is free", code="database_unavailable") from error
+        except psycopg.DataError as error:
+            # Without a SQLSTATE the driver itself could not send the value (U+0000 in a text, say).
+            state = error.sqlstate or "22000"
+            raise BadData(f"the database refused a value (SQLSTATE {state})", code=f"sqlstate_{state}") from error
         except psycopg.Error as error:
             diag = error.diag
             known = refusal(error.sqlstate, diag.message_primary or str(error), diag.message_detail, diag.message_hint)

@@ -57,8 +57,11 @@ def parse_webhook(raw: bytes, *, now: datetime) -> ParsedBody:
     if not isinstance(entries, list) or not entries:
         return _unreadable("no_entry")
     reading = _Reading(now)
-    for entry in entries:
-        reading.entry(entry)
+    try:
+        for entry in entries:
+            reading.entry(entry)
+    except RecursionError:
+        return _unreadable("nested_too_deep")
     return ParsedBody(
         items=reading.items,
         changes=tuple(reading.changes),

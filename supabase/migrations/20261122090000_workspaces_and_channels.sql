@@ -64,7 +64,7 @@ alter table public.workspaces enable row level security;
 alter table public.workspace_members enable row level security;
 alter table public.whatsapp_channels enable row level security;
 
-revoke all on public.workspaces, public.workspace_members, public.whatsapp_channels from anon, authenticated;
+revoke all on public.workspaces, public.workspace_members, public.whatsapp_channels from anon, authenticated, service_role;
 grant select on public.workspaces, public.workspace_members, public.whatsapp_channels to authenticated;
 grant select, insert, update on public.workspaces, public.workspace_members, public.whatsapp_channels to service_role;
 

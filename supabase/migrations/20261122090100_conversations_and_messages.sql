@@ -124,7 +124,7 @@ alter table public.whatsapp_conversations enable row level security;
 alter table public.whatsapp_messages enable row level security;
 
 revoke all on public.contacts, public.contact_identities, public.whatsapp_conversations, public.whatsapp_messages
-  from anon, authenticated;
+  from anon, authenticated, service_role;
 grant select on public.contacts, public.contact_identities, public.whatsapp_conversations, public.whatsapp_messages
   to authenticated;
 grant select, insert, update

@@ -44,7 +44,7 @@ comment on table public.whatsapp_webhooks is 'One row per change of a webhook bo
 create index whatsapp_webhooks_workspace on public.whatsapp_webhooks (workspace_id, created_at desc);
 create index whatsapp_webhooks_unrouted on public.whatsapp_webhooks (phone_number_id) where not processed;
 alter table public.whatsapp_webhooks enable row level security;
-revoke all on public.whatsapp_webhooks from anon, authenticated;
+revoke all on public.whatsapp_webhooks from anon, authenticated, service_role;
 grant select on public.whatsapp_webhooks to authenticated;
 grant select, insert, update on public.whatsapp_webhooks to service_role;
 create policy "Members see their webhooks" on public.whatsapp_webhooks

@@ -65,7 +65,7 @@ create table public.message_analyses (
 comment on table public.message_analyses is 'What Claude answered about one version of a message, with its price.';
 create index message_analyses_attempt on public.message_analyses (workspace_id, attempt_id);
 alter table public.message_analyses enable row level security;
-revoke all on public.message_analyses from anon, authenticated;
+revoke all on public.message_analyses from anon, authenticated, service_role;
 grant select on public.message_analyses to authenticated;
 create policy "Members see their analyses" on public.message_analyses
   for select to authenticated

@@ -366,3 +366,17 @@ async def test_a_refusal_never_repeats_the_token(server: KeyServer, verifier: To
         await verifier.verify(token)
 
     assert all(piece not in f"{caught.value} {caught.value.hint}" for piece in token.split("."))
+
+
+@pytest.mark.parametrize(
+    "body", [b"[]", b"null", b'"oops"', b'{"keys": ["x"]}', b'{"keys": null}', b'{"keys": [{"kty": 7}]}']
+)
+async def test_a_key_server_that_answers_nonsense_signs_nobody_out(server, verifier, clock, body) -> None:
+    await verifier.verify(server.token())
+    server.body = body
+    clock.now_s += 601
+
+    for _ in range(3):
+        await verifier.verify(server.token())
+
+    assert len(server.requests) == 2

@@ -351,3 +351,18 @@ async def test_probes_may_come_over_plain_http_and_nothing_else_may(memory: Memo
         answers = {path: (await http.get(path)).status_code for path in paths}
 
     assert answers == paths
+
+
+@pytest.mark.parametrize("is_chunked", [False, True])
+async def test_a_client_that_sends_twice_the_limit_still_reads_the_413(is_chunked: bool) -> None:
+    body = b"x" * (2 * LIMIT)
+
+    async def pieces():
+        for start in range(0, len(body), 10_000):
+            yield body[start : start + 10_000]
+
+    async with client_of(endpoint(Memory())) as http:
+        answer = await http.post(PATH, content=pieces() if is_chunked else body, headers=signed(body))
+
+    assert answer.status_code == 413
+    assert answer.json()["code"] == "body_too_large"

@@ -500,3 +500,53 @@ async def test_the_openapi_document_says_what_every_route_needs_and_refuses(clie
         assert schemas[name]["additionalProperties"] is False
     assert "examples" in json.dumps(schemas["Conversation"])
     assert "examples" in json.dumps(schemas["Message"])
+
+
+@pytest.mark.parametrize("params", [{"before": str(2**63)}, {"after": "9" * 30}])
+async def test_a_seq_beyond_bigint_is_the_callers_mistake(client, world, service_store, params) -> None:
+    await write(service_store, "Hello?")
+    path = f"{CONVERSATIONS}/{await only_conversation(client, world)}/messages"
+    answer = await client.ask(path, user=world.owner_a, params={"workspace_id": str(world.workspace_a)} | params)
+    assert as_problem(answer)[0] == 422
+
+
+async def test_a_cursor_with_a_nul_is_the_callers_mistake(client, world) -> None:
+    answer = await client.ask(
+        CONVERSATIONS, user=world.owner_a, params={"workspace_id": str(world.workspace_a), "cursor": "a\x00"}
+    )
+    assert as_problem(answer)[0] == 422
+
+
+async def test_405_names_the_methods_there_are(client, world) -> None:
+    answer = await client.ask("/api/me", user=world.owner_a, method="POST")
+    assert answer.headers["allow"] == "GET"
+
+
+async def test_a_trailing_slash_is_a_route_that_is_not_there(client, world) -> None:
+    assert as_problem(await client.ask("/api/me/", user=world.owner_a)) == (404, "route_not_found")
+
+
+async def test_problem_schema_is_documented_under_its_own_media_type(client) -> None:
+    document = (await client.ask("/api/openapi.json")).json()
+    for item in document["paths"].values():
+        for status in ("401", "404", "422", "503"):
+            content = item["get"]["responses"][status]["content"]
+            assert list(content) == ["application/problem+json"]
+            assert content["application/problem+json"]["schema"]["$ref"].endswith("/Problem")
+
+
+async def test_503_has_a_hint(client, world, admin, database) -> None:
+    await admin.execute("alter function public.me() set statement_timeout = '1ms'")
+    await admin.execute(
+        "create or replace function public.me() returns jsonb language plpgsql stable security invoker"
+        " set search_path=''"
+        " as $$ begin raise exception 'x' using errcode = '55P03'; end $$"
+    )
+    answer = await client.ask("/api/me", user=world.owner_a)
+    assert as_problem(answer)[0] == 503
+    assert answer.json().get("hint")
+
+
+async def test_a_value_is_not_repeated_even_by_one_character(client, world) -> None:
+    answer = await client.ask(CONVERSATIONS, user=world.owner_a, params={"workspace_id": "0é"})
+    assert "é" not in answer.json()["detail"]

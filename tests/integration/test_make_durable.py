@@ -171,7 +171,7 @@ async def test_large_bodies_do_not_make_one_huge_append(empty_redis: str, ingest
         assert sorted(len(entry.bodies) for entry in await entries(client)) == [1, 2, 2]
 
 
-async def test_until_redis_was_asked_postgres_comes_first(
+async def test_the_first_body_asks_redis_whether_it_syncs(
     empty_redis: str, ingest_store: PostgresTransport, admin: psycopg.AsyncConnection
 ) -> None:
     async with connect(empty_redis, timeout_s=APPEND_TIMEOUT_S, max_connections=1) as stream:
@@ -181,8 +181,8 @@ async def test_until_redis_was_asked_postgres_comes_first(
         writer.cancel()
         kept_in_redis = await stream.xlen(STREAM)
 
-    assert await in_postgres(admin) == {b"early"}
-    assert kept_in_redis == 0
+    assert await in_postgres(admin) == set()
+    assert kept_in_redis == 1
 
 
 @pytest.mark.parametrize(
@@ -425,3 +425,37 @@ async def test_a_body_kept_in_both_places_is_recorded_once(
     assert await cursor.fetchall() == [(one.raw, "recorded", 1, 1, 0)]
     cursor = await admin.execute("select wamid from public.whatsapp_messages")
     assert await cursor.fetchall() == [("wamid.1",)]
+
+
+async def test_a_redis_that_does_not_fsync_during_rewrites_is_not_trusted(own_redis, ingest_store) -> None:
+    async with durable_at(own_redis.url, ingest_store) as durable:
+        await own_redis.client.config_set("no-appendfsync-on-rewrite", "yes")
+
+        assert not await durable.check_redis()
+
+
+async def test_a_redis_that_was_out_is_trusted_only_after_it_was_asked_again(own_redis, ingest_store, admin) -> None:
+    # It may be another one: a failover, a container started without its configuration.
+    clock = Clock()
+    with capture_logs():
+        async with durable_at(own_redis.url, ingest_store, clock=clock) as durable:
+            await own_redis.stop()
+            await durable.keep(body(b"down"))
+            await own_redis.start()
+            await own_redis.client.config_set("appendfsync", "everysec")
+            clock.now_s += 5
+            await durable.keep(body(b"back, but it does not fsync"))
+
+    assert await in_postgres(admin) == {b"down", b"back, but it does not fsync"}
+
+
+async def test_stopping_the_writer_leaves_no_caller_waiting_for_ever(empty_redis, ingest_store) -> None:
+    async with durable_at(empty_redis, ingest_store, runs=False) as durable:
+        writer = asyncio.create_task(durable.run())
+        callers = [asyncio.create_task(durable.keep(body())) for _ in range(1000)]
+        await let_others_run()
+        writer.cancel()
+        async with asyncio.timeout(3):
+            outcomes = await asyncio.gather(*callers, return_exceptions=True)
+
+    assert {type(o) for o in outcomes} <= {Unavailable, type(None)}

@@ -497,3 +497,13 @@ async def test_a_service_sees_both_workspaces(filled: Filled) -> None:
         seen = {name: len(await _seen(connection, name) or []) for name in READABLE}
 
     assert {name: count for name, count in seen.items() if count < 2} == {}
+
+
+async def test_the_services_cannot_delete_what_customers_wrote(filled: Filled) -> None:
+    async with filled.as_role("test_service", "service_role") as connection:
+        for name in READABLE:
+            seen = await _seen(connection, name)
+            assert seen is not None
+            assert len(seen) >= 2, name  # both workspaces': the one role that spans tenants
+            for statement in ("delete from {}", "truncate {}"):
+                assert await _is_denied(connection, sql.SQL(statement).format(_identifier(name))), (statement, name)  # type: ignore[arg-type]

@@ -394,3 +394,71 @@ async def test_a_wake_up_that_is_lost_costs_no_row(
 
     assert await recorded(admin) == ["wamid.1"]
     assert await bench.client.xlen(STREAM) == 0
+
+
+async def test_what_arrives_behind_an_entry_that_keeps_failing_does_not_wait_for_it(
+    bench: Bench, admin: psycopg.AsyncConnection
+) -> None:
+    await fail_on(admin, "wamid.1")
+    await append(bench.client, [body(wamid="wamid.1")])
+    await bench.step()
+
+    await append(bench.client, [body(wamid="wamid.2")])
+    await bench.step()
+
+    assert await recorded(admin) == ["wamid.2"]
+    assert await pending(bench.client) == 1
+
+
+async def test_a_recorder_goes_on_after_an_entry_was_set_aside(bench: Bench, admin: psycopg.AsyncConnection) -> None:
+    await fail_on(admin, "wamid.1")
+    await append(bench.client, [body(wamid="wamid.1")])
+    await bench.step()
+    for _ in range(5):
+        await grow_idle(bench.client)
+        await bench.step()
+    assert await pending(bench.client) == 0  # set aside
+
+    await append(bench.client, [body(wamid="wamid.2")])
+    for _ in range(5):
+        await bench.step()
+
+    assert await recorded(admin) == ["wamid.2"]
+
+
+async def test_neighbours_in_the_same_entry_are_recorded(bench: Bench, admin: psycopg.AsyncConnection) -> None:
+    # Group commit puts up to 256 customers' webhooks into one entry: one of them must not take the others along.
+    await fail_on(admin, "wamid.2")
+    await append(bench.client, [body(wamid=f"wamid.{n}") for n in (1, 2, 3)])
+
+    for _ in range(6):
+        await bench.step()
+        await grow_idle(bench.client)
+
+    assert await recorded(admin) == ["wamid.1", "wamid.3"]
+
+
+async def test_stored_bodies_behind_one_that_keeps_failing_are_recorded(
+    bench: Bench, service_store: PostgresTransport, admin: psycopg.AsyncConnection
+) -> None:
+    await fail_on(admin, "wamid.2")
+    await Webhooks(service_store).store_bodies([body(wamid=f"wamid.{n}") for n in (1, 2, 3)])
+
+    for _ in range(8):
+        try:
+            await bench.recorder.from_postgres()
+        except psycopg.Error:
+            await admin.execute("update app.webhook_bodies set next_attempt_at = now()")
+
+    assert await recorded(admin) == ["wamid.1", "wamid.3"]
+
+
+async def test_deeply_nested_json_is_a_fact_about_the_body_and_not_a_crash(
+    bench: Bench, admin: psycopg.AsyncConnection
+) -> None:
+    for depth in (100, 300, 450, 600, 800, 950, 2000):
+        raw = webhook(text_message("Hello?", wamid=f"wamid.{depth}"))
+        nested = b'{"a":' * depth + b"1" + b"}" * depth
+        raw = raw.replace(b'"type": "text"', b'"type": "text", "x": ' + nested)
+        await append(bench.client, [received(raw).body])
+        await bench.recorder.from_stream()

@@ -14,7 +14,7 @@ router = APIRouter(prefix="/api/whatsapp/conversations", tags=["conversations"])
 
 WorkspaceId = Annotated[UUID, Query(description="One of `workspaces[].id` of GET /api/me")]
 Limit = Annotated[int, Query(ge=1, le=100, description="Most items of the answer")]
-Seq = Annotated[int | None, Query(ge=0)]
+Seq = Annotated[int | None, Query(ge=0, le=2**63 - 1)]
 
 
 @router.get("", response_model=ConversationPage, summary="A workspace's conversations, newest first")
