@@ -264,7 +264,8 @@ async def test_the_second_call_reads_the_prompt_from_the_cache(office: Office) -
 async def test_another_tone_rewrites_only_the_workspaces_part_of_the_cache(office: Office) -> None:
     await office.record("Hello?")
     await finish_due(office.analyst())
-    await office.rows("""update public.workspaces set settings = '{"tone": "Like a pirate."}' returning 1""")
+    tone = f"Like pirate {new_id()}."  # never heard before, whoever ran this test already
+    await office.rows("update public.workspaces set settings = %s returning 1", json.dumps({"tone": tone}))
     await office.record("Hello again?")
 
     await finish_due(office.analyst())
