@@ -330,6 +330,18 @@ def test_json_too_deep_to_read_is_set_aside_whole(opening: bytes) -> None:
     )
 
 
+@pytest.mark.parametrize("depth", range(100, 1000, 50))
+@pytest.mark.parametrize(("opening", "closing"), [(b"[", b"]"), (b'{"a":', b"}")], ids=["lists", "objects"])
+def test_json_shallow_enough_to_read_and_too_deep_to_clean_raises_nothing(
+    depth: int, opening: bytes, closing: bytes
+) -> None:
+    raw = body_of(text(deep="DEEP")).replace(b'"DEEP"', opening * depth + b"1" + closing * depth)
+
+    parsed = parse_webhook(raw, now=NOW)
+
+    assert len(parsed.messages) + len(parsed.quarantined) == parsed.items == 1
+
+
 def test_an_integer_too_long_to_read_sets_its_body_aside() -> None:
     raw = body_of(text()).replace(b'"1763802000"', b"9" * 5000)
 
