@@ -12,6 +12,10 @@ begin
   if not exists (select from pg_catalog.pg_roles where rolname = 'parley_ingest') then
     create role parley_ingest nologin noinherit;
   end if;
+  -- Where PostgREST serves us (it logs in as authenticator), a token of that role reaches the same one function.
+  if exists (select from pg_catalog.pg_roles where rolname = 'authenticator') then
+    grant parley_ingest to authenticator;
+  end if;
 end;
 $$;
 
