@@ -5,6 +5,7 @@ create table app.conversation_work (
   workspace_id uuid not null,
   conversation_id uuid not null,
   due_at timestamptz not null, -- when to look next; also the retry schedule
+  attempts integer not null default 0, -- claims since the last success
   isolate boolean not null default false, -- the last call failed on its content: take one message at a time
   lease_until timestamptz, -- null: nobody is at it
   lease_token uuid, -- fences a worker that lost its lease
@@ -21,7 +22,8 @@ create table app.analysis_attempts (
   workspace_id uuid not null,
   id bigint generated always as identity,
   conversation_id uuid not null,
-  message_ids uuid[] not null, -- what the call is about
+  attempt integer not null,
+  messages integer not null, -- how many messages the call is about
   started_at timestamptz not null default now(), -- committed before the call: a crash leaves a row without an outcome
   finished_at timestamptz,
   outcome text, -- ok, refused, truncated, overloaded, timeout, nonsense, …; lost when the lease ran out
@@ -75,7 +77,6 @@ grant select, insert, update on app.analysis_attempts to service_role;
 
 -- Open an attempt under a lease and return what Claude needs for it; null when nothing is pending any more.
 -- The lock on the work row is the caller's.
--- Writes: analysis_attempts, and one try more on each message it is about.
 create function app.open_analysis_attempt(p_workspace_id uuid, p_conversation_id uuid, p_max_messages integer)
 returns jsonb
 language plpgsql
@@ -85,7 +86,6 @@ as $$
 declare
   v_work app.conversation_work;
   v_new jsonb;
-  v_ids uuid[];
   v_first_seq bigint;
   v_attempt_id bigint;
   v_context jsonb;
@@ -97,11 +97,10 @@ begin
 
   select pg_catalog.jsonb_agg(pg_catalog.jsonb_build_object(
            'message_id', m.id, 'seq', m.seq, 'content', m.content,
-           'content_version', m.content_version, 'sent_at', m.sent_at, 'attempt', m.ai_attempts + 1
+           'content_version', m.content_version, 'sent_at', m.sent_at
          ) order by m.seq),
-         pg_catalog.array_agg(m.id),
          min(m.seq)
-  into v_new, v_ids, v_first_seq
+  into v_new, v_first_seq
   from (
     select *
     from public.whatsapp_messages
@@ -116,19 +115,15 @@ begin
     return null;
   end if;
 
-  update public.whatsapp_messages
-  set ai_attempts = ai_attempts + 1
-  where workspace_id = p_workspace_id
-    and id = any (v_ids);
-
-  insert into app.analysis_attempts (workspace_id, conversation_id, message_ids)
-  values (p_workspace_id, p_conversation_id, v_ids)
+  insert into app.analysis_attempts (workspace_id, conversation_id, attempt, messages)
+  values (p_workspace_id, p_conversation_id, v_work.attempts, pg_catalog.jsonb_array_length(v_new))
   returning id into v_attempt_id;
 
   select pg_catalog.jsonb_build_object(
     'workspace_id', w.id,
     'conversation_id', c.id,
     'lease_token', v_work.lease_token,
+    'attempt', v_work.attempts,
     'attempt_id', v_attempt_id,
     'settings', w.settings,
     'window_expires_at', c.window_expires_at,
@@ -159,7 +154,7 @@ revoke execute on function app.open_analysis_attempt from public;
 grant execute on function app.open_analysis_attempt to service_role;
 
 -- Claim conversations that are due, taking turns among workspaces, and open an attempt for each.
--- Writes: conversation_work, analysis_attempts; a message whose workers died p_max_attempts times becomes failed.
+-- Writes: conversation_work, analysis_attempts; messages whose workers died p_max_attempts times become failed.
 -- Returns {claimed: [context], next_due_in_ms: when the next unclaimed row falls due, or null}.
 create function public.claim_conversation_work(
   p_limit integer, p_lease_ms integer, p_max_messages integer, p_max_attempts integer
@@ -200,7 +195,7 @@ begin
       order by d.turn, d.due_at
       limit p_limit
     )
-    select w.workspace_id, w.conversation_id
+    select w.workspace_id, w.conversation_id, w.attempts
     from due
     join app.conversation_work w using (workspace_id, conversation_id)
     where w.due_at <= now()
@@ -214,18 +209,20 @@ begin
       and conversation_id = v_row.conversation_id
       and outcome is null;
 
-    update public.whatsapp_messages
-    set ai_state = 'failed', ai_reason = 'worker_lost'
-    where workspace_id = v_row.workspace_id
-      and conversation_id = v_row.conversation_id
-      and ai_state = 'pending'
-      and ai_attempts >= p_max_attempts;
-
-    update app.conversation_work
-    set lease_token = pg_catalog.gen_random_uuid(),
-        lease_until = now() + pg_catalog.make_interval(secs => p_lease_ms / 1000.0)
-    where workspace_id = v_row.workspace_id
-      and conversation_id = v_row.conversation_id;
+    if v_row.attempts >= p_max_attempts then
+      update public.whatsapp_messages
+      set ai_state = 'failed', ai_reason = 'worker_lost'
+      where workspace_id = v_row.workspace_id
+        and conversation_id = v_row.conversation_id
+        and ai_state = 'pending';
+    else
+      update app.conversation_work
+      set attempts = attempts + 1,
+          lease_token = pg_catalog.gen_random_uuid(),
+          lease_until = now() + pg_catalog.make_interval(secs => p_lease_ms / 1000.0)
+      where workspace_id = v_row.workspace_id
+        and conversation_id = v_row.conversation_id;
+    end if;
 
     v_context := app.open_analysis_attempt(v_row.workspace_id, v_row.conversation_id, p_max_messages);
     if v_context is null then
@@ -303,17 +300,9 @@ as $$
     where a.workspace_id = locked.workspace_id
       and a.conversation_id = locked.conversation_id
       and a.outcome is null
-    returning a.workspace_id, a.message_ids
-  ), untried as (
-    update public.whatsapp_messages m
-    set ai_attempts = m.ai_attempts - 1
-    from closed
-    where m.workspace_id = closed.workspace_id
-      and m.id = any (closed.message_ids)
-      and m.ai_attempts > 0
   ), released as (
     update app.conversation_work w
-    set lease_until = null, lease_token = null, due_at = now()
+    set lease_until = null, lease_token = null, due_at = now(), attempts = greatest(0, w.attempts - 1)
     from locked
     where w.workspace_id = locked.workspace_id
       and w.conversation_id = locked.conversation_id
@@ -329,8 +318,7 @@ grant execute on function public.release_conversation_work to service_role;
 --   cache_write_tokens, cost_usd, latency_ms, request_id}. The attempt is closed even when the lease was lost: it was paid.
 -- p_results: [{message_id, content_version, result, sentiment, sentiment_score, intent, ai_summary,
 --   suggested_response, priority, language, input_tokens, output_tokens, cache_read_tokens, cache_write_tokens, cost_usd}].
--- p_failed: {reason, given_up: [message ids], retry_in_ms, isolate}: messages without a result that are given up, and
---   when to try the others again (null: there are none).
+-- p_failed: {reason, message_ids, retry_in_ms, isolate}: messages without a result; retry_in_ms null gives them up.
 -- Returns {lost: true}, or {next: context | null}.
 create function public.finish_conversation_analysis(
   p_workspace_id uuid, p_conversation_id uuid, p_lease_token uuid,
@@ -343,7 +331,6 @@ set search_path = ''
 as $$
 declare
   v_attempt_id bigint := (p_attempt ->> 'id')::bigint;
-  v_is_ours boolean;
   v_next jsonb;
 begin
   -- Conversations come before messages and work in the lock order.
@@ -352,15 +339,6 @@ begin
   where workspace_id = p_workspace_id
     and id = p_conversation_id
   for no key update;
-
-  -- Work rows before attempts, as claiming does: a late finish and a new claim meet here.
-  perform 1
-  from app.conversation_work
-  where workspace_id = p_workspace_id
-    and conversation_id = p_conversation_id
-    and lease_token = p_lease_token
-  for update;
-  v_is_ours := found;
 
   update app.analysis_attempts
   set outcome = p_attempt ->> 'outcome',
@@ -377,7 +355,13 @@ begin
   where workspace_id = p_workspace_id
     and id = v_attempt_id;
 
-  if not v_is_ours then
+  perform 1
+  from app.conversation_work
+  where workspace_id = p_workspace_id
+    and conversation_id = p_conversation_id
+    and lease_token = p_lease_token
+  for update;
+  if not found then
     return pg_catalog.jsonb_build_object('lost', true);
   end if;
 
@@ -407,12 +391,6 @@ begin
     and m.content_version = r.content_version; -- edited meanwhile: stays pending
 
   if p_failed is not null then
-    update public.whatsapp_messages
-    set ai_state = 'failed', ai_reason = p_failed ->> 'reason'
-    where workspace_id = p_workspace_id
-      and id in (select v::uuid from pg_catalog.jsonb_array_elements_text(p_failed -> 'given_up') v)
-      and ai_state = 'pending';
-
     if p_failed ->> 'retry_in_ms' is not null then
       update app.conversation_work
       set lease_until = null,
@@ -423,9 +401,19 @@ begin
         and conversation_id = p_conversation_id;
       return pg_catalog.jsonb_build_object('next', null);
     end if;
+
+    update public.whatsapp_messages
+    set ai_state = 'failed', ai_reason = p_failed ->> 'reason'
+    where workspace_id = p_workspace_id
+      and id in (select v::uuid from pg_catalog.jsonb_array_elements_text(p_failed -> 'message_ids') v)
+      and ai_state = 'pending';
   end if;
 
-  -- What arrived meanwhile is this worker's too.
+  -- What arrived meanwhile is this worker's too; a success, or giving a message up, starts the count anew.
+  update app.conversation_work
+  set attempts = 1
+  where workspace_id = p_workspace_id
+    and conversation_id = p_conversation_id;
   v_next := app.open_analysis_attempt(p_workspace_id, p_conversation_id, p_max_messages);
   if v_next is null then
     delete from app.conversation_work
