@@ -20,6 +20,8 @@ from typing import Any
 import httpx
 import pytest
 
+from tests.contract import lite
+
 ROOT = Path(__file__).resolve().parents[2]
 APP_SECRET = "contract-app-secret"
 STORY: dict[str, Any] = {
@@ -224,3 +226,15 @@ def calm(sandbox: Sandbox) -> Iterator[Sandbox]:
     settle()
     yield sandbox
     settle()
+
+
+@pytest.fixture(scope="session")
+def supabase_process(tmp_path_factory: pytest.TempPathFactory) -> Iterator[lite.SupabaseLite]:
+    """Supabase's REST and Auth APIs with our migrations."""
+    yield from lite.start(tmp_path_factory.mktemp("supabase"))
+
+
+@pytest.fixture
+def supabase(supabase_process: lite.SupabaseLite) -> lite.SupabaseLite:
+    """The same, with nobody and nothing in it."""
+    return supabase_process.clear()
