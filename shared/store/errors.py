@@ -19,7 +19,7 @@ def refusal(sqlstate: str | None, message: str, detail: str | None, hint: str | 
         return Unavailable("the database is not reachable", code="database_unavailable")
     if sqlstate.startswith("PT"):
         return _REFUSALS.get(sqlstate, Rejected)(message, code=detail or "rejected", hint=hint)
-    if sqlstate[:2] in ("22", "23"):
+    if sqlstate[:2] in ("22", "23", "54"):
         # The message may quote the value: only the state travels.
         return BadData(f"the database refused a value (SQLSTATE {sqlstate})", code=f"sqlstate_{sqlstate}")
     if sqlstate == "42501":
@@ -34,8 +34,18 @@ def refusal(sqlstate: str | None, message: str, detail: str | None, hint: str | 
 _REST_LATER = ("PGRST000", "PGRST001", "PGRST002", "PGRST003")
 _REST_BAD_TOKEN = ("PGRST301", "PGRST302", "PGRST303")
 # Without a body of PostgREST's it was a gateway on the way: these come from load, restarts and lost connections
-# (520 to 524 are Cloudflare's, which stands before hosted projects).
-_GATEWAY_LATER = (408, 429, 502, 503, 504, 520, 521, 522, 523, 524)
+# (520 to 524 are Cloudflare's, which stands before hosted projects). 429 means: not at once.
+_GATEWAY_HICCUP = (408, 502, 503, 504, 520, 521, 522, 523, 524)
+_GATEWAY_LATER = (429, *_GATEWAY_HICCUP)
+
+
+def may_pass(status: int, body: Mapping[str, object]) -> bool:
+    """Say whether an error answer came from on the way, so that asking again at once may help.
+
+    What the database itself said is not: whoever called knows better when to try again.
+    """
+    code = _text(body.get("code"))
+    return code in _REST_LATER or (code is None and status in _GATEWAY_HICCUP)
 
 
 def rest_refusal(status: int, body: Mapping[str, object], *, is_users: bool) -> ParleyError | None:

@@ -13,14 +13,13 @@ from supabase import AsyncClient, AsyncClientOptions, create_async_client
 
 from shared.domain.errors import ParleyError, Rejected, Unavailable, Untrusted
 from shared.domain.person import Person
-from shared.store.errors import rest_refusal
+from shared.store.errors import may_pass, rest_refusal
 
 log = structlog.get_logger()
 
 # Between tries, all within one call's deadline: a hiccup passes in the first, a restart of PostgREST in the last.
 _RETRY_AFTER_S = (0.1, 0.3, 0.9)
 _PROBE_TIMEOUT_S = 2.0
-_NO_EXTRA_HEADERS: Mapping[str, str] = {}
 
 
 class SupabaseTransport:
@@ -59,16 +58,17 @@ class SupabaseTransport:
             raise Unavailable("the database did not answer in time", code="database_unavailable") from error
 
     async def _call(self, function: str, args: Mapping[str, object], token: str, *, is_users: bool) -> str:
-        for pause_s in (*self._retry_after_s, None):
+        for pause_s in self._retry_after_s:
             try:
                 answer = await _send(self._client.rpc(function, dict(args)).request, token)
-                return _text(function, answer, is_users=is_users)
             except Unavailable as error:
-                if pause_s is None or error.code != "database_unavailable":
-                    raise
-                log.warning("database.call_repeated", function=function, error_code=error.code)
+                log.warning("database.call_repeated", function=function, cause=type(error.__cause__).__name__)
+            else:
+                if not may_pass(answer.status_code, _body(answer)):
+                    return _text(function, answer, is_users=is_users)
+                log.warning("database.call_repeated", function=function, status=answer.status_code)
             await asyncio.sleep(pause_s)
-        raise AssertionError("unreachable")
+        return _text(function, await _send(self._client.rpc(function, dict(args)).request, token), is_users=is_users)
 
     async def is_reachable(self) -> bool:
         """Say whether PostgREST answers with a database behind it; being refused a table is an answer."""
@@ -86,7 +86,7 @@ async def _send(request: RequestConfig[httpx.AsyncClient], token: str) -> httpx.
     request.headers["Authorization"] = f"Bearer {token}"  # of this request: each has headers of its own
     try:
         # Not execute(): it parses the answer, and money would come back as floats; nor does it tell the status.
-        return await request.send(httpx.Headers(_NO_EXTRA_HEADERS))
+        return await request.send(httpx.Headers())
     except httpx.TransportError as error:
         raise Unavailable("the database is not reachable", code="database_unavailable") from error
 
