@@ -39,7 +39,7 @@ _TRUNCATE_ALL = """
       execute (
         select 'truncate ' || string_agg(format('%I.%I', n.nspname, c.relname), ', ') || ' cascade'
         from pg_class c join pg_namespace n on n.oid = c.relnamespace
-        where n.nspname in ('public', 'app', 'auth') and c.relkind in ('r', 'p') and not c.relispartition);
+        where n.nspname in ('public', 'app') and c.relkind in ('r', 'p') and not c.relispartition);
     end;
     $$"""
 
@@ -86,6 +86,7 @@ class SupabaseLite:
         return Rows([tuple(row.values()) for row in answer["rows"]])
 
     def clear(self) -> Self:
+        """Forget every row of ours; accounts stay."""
         self.rows(_TRUNCATE_ALL)
         return self
 
