@@ -37,14 +37,14 @@ async def _round(current: Work, *, claude: Claude, rows: AnalysisWork) -> Work |
     """Ask, record; return what arrived meanwhile."""
     question = question_of(current.context, now=datetime.now(UTC))
     answer = await claude.analyse_messages(question)
-    failed = _failed(answer, question, attempt=current.attempt)
+    failed = _failed(answer, question)
     log.log(
         20 if answer.outcome is Outcome.OK else 30,
         "analysis.finished",
         workspace_id=str(current.lease.workspace_id),
         conversation_id=str(current.lease.conversation_id),
         outcome=answer.outcome,
-        attempt=current.attempt,
+        attempt=max(message.attempt for message in question.new_messages),
         messages=len(question.new_messages),
         analysed=len(answer.accepted),
         retry_in_ms=failed["retry_in_ms"] if failed else None,
@@ -71,7 +71,7 @@ async def _round(current: Work, *, claude: Claude, rows: AnalysisWork) -> Work |
 def question_of(context: dict[str, Any], *, now: datetime) -> Question:
     """Build the question from what the claim returned."""
     settings = context["settings"]
-    intents = {i["name"]: i.get("description", "") for i in settings.get("intents", [])} or DEFAULT_INTENTS
+    intents = _intents(settings.get("intents")) or DEFAULT_INTENTS
     closes_at = context["window_expires_at"]
     return Question(
         new_messages=tuple(
@@ -80,33 +80,51 @@ def question_of(context: dict[str, Any], *, now: datetime) -> Question:
                 content=m["content"],
                 content_version=m["content_version"],
                 sent_at=datetime.fromisoformat(m["sent_at"]),
+                attempt=m["attempt"],
             )
             for m in context["new_messages"]
         ),
         history=tuple(Turn(is_customer=h["direction"] == "inbound", content=h["content"]) for h in context["history"]),
         intents=intents,
-        tone=settings.get("tone") or _DEFAULT_TONE,
+        tone=str(settings.get("tone") or _DEFAULT_TONE),
         is_reply_window_open=closes_at is not None and datetime.fromisoformat(closes_at) > now,
     )
 
 
-def _failed(answer: Answer, question: Question, *, attempt: int) -> dict[str, Any] | None:
-    """Say what becomes of the messages the answer left out; None when it left out none."""
+def _intents(setting: object) -> dict[str, str]:
+    """Read a workspace's list leniently: what an owner mistyped must not stop the analysis."""
+    listed = [i for i in setting if isinstance(i, dict)] if isinstance(setting, list) else []
+    return {i["name"]: str(i.get("description") or "") for i in listed if isinstance(i.get("name"), str) and i["name"]}
+
+
+def _failed(answer: Answer, question: Question) -> dict[str, Any] | None:
+    """Say what becomes of the messages the answer left out; None when it left out none.
+
+    Each has its own number of tries: one that arrived a minute ago is not given up with those that failed all day.
+    """
     if answer.outcome is Outcome.OK:
         return None
     done = {accepted.message.message_id for accepted in answer.accepted}
-    left = [m.message_id for m in question.new_messages if m.message_id not in done]
-    step = next_step(
-        answer.outcome,
-        attempt=attempt,
-        messages=len(question.new_messages),
-        retry_after_s=answer.retry_after_s,
-    )
+    steps = {
+        message: next_step(
+            answer.outcome,
+            attempt=message.attempt,
+            messages=len(question.new_messages),
+            retry_after_s=answer.retry_after_s,
+        )
+        for message in question.new_messages
+        if message.message_id not in done
+    }
+    pauses_s = [step.retry_in_s for step in steps.values() if step.retry_in_s is not None]
     return {
         "reason": answer.outcome,
-        "message_ids": [str(message_id) for message_id in left],
-        "retry_in_ms": None if step.retry_in_s is None else int(step.retry_in_s * 1000),
-        "isolate": step.isolate,
+        "given_up": [
+            {"message_id": str(message.message_id), "content_version": message.content_version}
+            for message, step in steps.items()
+            if step.retry_in_s is None
+        ],
+        "retry_in_ms": int(min(pauses_s) * 1000) if pauses_s else None,
+        "isolate": any(step.isolate for step in steps.values()),
     }
 
 

@@ -31,13 +31,16 @@ class Analyst:
         self._claiming = asyncio.Lock()
         self._slot_fell_free = asyncio.Event()
         self._look_again = asyncio.Event()
+        self._is_stopping = False
 
     async def claim_due(self) -> float:
         """Wait for a free slot, claim what is due, start it; return the seconds until something falls due."""
         async with self._claiming:
-            while len(self._held) >= self._slots:
+            while len(self._held) >= self._slots and not self._is_stopping:
                 self._slot_fell_free.clear()
                 await self._slot_fell_free.wait()
+            if self._is_stopping:
+                return self._clocks.poll_every_s
             free = self._slots - len(self._held)
             claimed = await self._rows.claim_due(
                 limit=free,
@@ -55,8 +58,8 @@ class Analyst:
 
     async def poll(self) -> float:
         """Claim, then sleep until something falls due, a wake-up comes, or it is time to poll."""
+        self._look_again.clear()  # before claiming: what falls free meanwhile is looked at again
         pause_s = await self.claim_due()
-        self._look_again.clear()
         await wait(self._look_again, pause_s)
         return 0
 
@@ -75,6 +78,11 @@ class Analyst:
                     log.warning("lease.lost", conversation_id=str(self._held[token][0].conversation_id))
                     self._held[token][1].cancel()
         return self._clocks.renew_every_s
+
+    def stop_claiming(self) -> None:
+        """Claim nothing new; whoever waits for a slot returns."""
+        self._is_stopping = True
+        self._slot_fell_free.set()
 
     async def drain(self, timeout_s: float) -> None:
         """Let what is in flight finish; give the rest back, due at once for another worker."""

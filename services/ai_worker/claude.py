@@ -59,23 +59,26 @@ class Claude:
         """Make one call about all of the question's messages. Raises nothing expected: every failure is an outcome."""
         text, version = instructions()
         started = time.monotonic()
-        message: Message | None = None
+        usage = Usage()
         request_id: str | None = None
         retry_after_s: float | None = None
         try:
             # The client's own timeout restarts with every byte that trickles in.
             async with asyncio.timeout(self._timeout_s):
                 message = await self._ask(text, question)
+            usage = _usage(message)
             request_id = message._request_id
             outcome, accepted = _read(message, question)
         except TimeoutError:
             outcome, accepted = Outcome.TIMEOUT, []
+        except (ValueError, TypeError, AttributeError):
+            # A 200 that is no message: a proxy's page, cut JSON. The SDK does not look closely.
+            outcome, accepted = Outcome.NONSENSE, []
         except anthropic.APIError as error:
             outcome, accepted = _outcome_of(error), []
             if isinstance(error, anthropic.APIStatusError):
                 request_id = error.request_id
                 retry_after_s = _seconds(error.response.headers.get("retry-after"))
-        usage = _usage(message)
         answer = Answer(
             outcome=outcome,
             accepted=accepted,
@@ -140,9 +143,7 @@ def _outcome_of(error: anthropic.APIError) -> Outcome:
             return Outcome.INVALID
 
 
-def _usage(message: Message | None) -> Usage:
-    if message is None:
-        return Usage()
+def _usage(message: Message) -> Usage:
     return Usage(
         input_tokens=message.usage.input_tokens,
         output_tokens=message.usage.output_tokens,

@@ -11,7 +11,7 @@ from importlib import resources
 from typing import Any, Literal
 from uuid import UUID
 
-from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator
+from pydantic import BaseModel, ConfigDict, Field, FiniteFloat, ValidationError, field_validator
 
 # A workspace may bring its own list; this is the sensible default.
 DEFAULT_INTENTS: dict[str, str] = {
@@ -43,6 +43,7 @@ class NewMessage:
     content: str
     content_version: int
     sent_at: datetime
+    attempt: int = 1  # this call included
 
 
 @dataclass(frozen=True, slots=True)
@@ -71,20 +72,20 @@ class Entry(BaseModel):
 
     ref: str
     sentiment: Literal["positive", "neutral", "negative"]
-    sentiment_score: float
-    sentiment_confidence: float
+    sentiment_score: FiniteFloat
+    sentiment_confidence: FiniteFloat
     sentiment_evidence: str
     intent: str
-    intent_confidence: float
+    intent_confidence: FiniteFloat
     intent_evidence: str
     summary: str = Field(min_length=1)
-    summary_confidence: float
+    summary_confidence: FiniteFloat
     summary_evidence: str
     suggested_response: str = Field(min_length=1)
-    suggested_response_confidence: float
+    suggested_response_confidence: FiniteFloat
     suggested_response_evidence: str
     priority: Literal["low", "normal", "high", "urgent"]
-    priority_confidence: float
+    priority_confidence: FiniteFloat
     priority_evidence: str
     language: str
 
@@ -98,11 +99,15 @@ class Entry(BaseModel):
     def _clamp_confidence(cls, value: float) -> float:
         return max(0.0, min(1.0, value))
 
-    @field_validator("summary", "suggested_response", "language", *(f"{name}_evidence" for name in _FIELDS))
+    @field_validator(
+        "summary", "suggested_response", "language", *(f"{name}_evidence" for name in _FIELDS), mode="before"
+    )
     @classmethod
-    def _storable(cls, value: str) -> str:
-        # A JSON answer may escape what PostgreSQL refuses.
-        return value.replace("\x00", "").encode("utf-8", "replace").decode("utf-8")[:_MOST_CHARACTERS]
+    def _storable(cls, value: object) -> object:
+        # A JSON answer may escape what PostgreSQL refuses; a text of nothing else is no text.
+        if not isinstance(value, str):
+            return value
+        return value.replace("\x00", "").encode("utf-8", "replace").decode("utf-8").strip()[:_MOST_CHARACTERS]
 
 
 @dataclass(frozen=True, slots=True)

@@ -6,7 +6,7 @@ Source: Anthropic, "Pricing", read 2026-11-23. USD per million tokens; cache wri
 from __future__ import annotations
 
 from dataclasses import dataclass
-from decimal import Decimal
+from decimal import ROUND_HALF_UP, Decimal
 
 
 @dataclass(frozen=True, slots=True)
@@ -42,30 +42,32 @@ PRICES: dict[str, Price] = {
 }
 
 _MILLION = Decimal(1_000_000)
+_UNIT = Decimal("0.00000001")  # as its columns; rounded once, so that shares and sums agree
 
 
 def cost_usd(model: str, usage: Usage) -> Decimal:
-    """Return what a call cost, exactly. Raises: KeyError for a model without a price (settings refuse those)."""
+    """Return what a call cost, to eight decimals. Raises: KeyError for a model without a price (settings refuse it)."""
     price = PRICES[model]
-    return (
+    exact = (
         usage.input_tokens * price.input
         + usage.output_tokens * price.output
         + usage.cache_read_tokens * price.cache_read
         + usage.cache_write_tokens * price.cache_write
     ) / _MILLION
+    return exact.quantize(_UNIT, ROUND_HALF_UP)
 
 
 def share(usage: Usage, cost: Decimal, *, parts: int) -> list[tuple[Usage, Decimal]]:
     """Split a call's price over the messages it was about, so that the parts add up to the whole.
 
-    Remainders go to the first parts. Cost keeps eight decimals, as its column does.
+    Remainders go to the first parts.
     """
     counts = [
         _split(getattr(usage, name), parts)
         for name in ("input_tokens", "output_tokens", "cache_read_tokens", "cache_write_tokens")
     ]
-    units = _split(int((cost * 10**8).to_integral_value()), parts)
-    return [(Usage(*(c[i] for c in counts)), Decimal(units[i]) / 10**8) for i in range(parts)]
+    units = _split(int(cost / _UNIT), parts)
+    return [(Usage(*(c[i] for c in counts)), units[i] * _UNIT) for i in range(parts)]
 
 
 def _split(total: int, parts: int) -> list[int]:

@@ -20,11 +20,11 @@ class Outcome(StrEnum):
     NOT_AUTHORISED = "not_authorised"  # our key is wrong or empty: someone must act
 
 
-_LATER_S = (5, 30, 120, 600, 1800)
+_LATER_S = (5, 30, 120, 300, 600, 600, 600)
 _CONTENT_S = (1, 5)
 
 # Seconds before the second, third … try. What depends on the content fails the same way soon; what depends on the
-# weather may clear up, so it gets 42 minutes.
+# weather may clear up, so it gets 38 minutes.
 RETRY_AFTER_S: dict[Outcome, tuple[int, ...]] = {
     Outcome.REFUSED: (),
     Outcome.INVALID: (),
@@ -37,7 +37,7 @@ RETRY_AFTER_S: dict[Outcome, tuple[int, ...]] = {
 }
 
 _DEPENDS_ON_CONTENT = frozenset({Outcome.REFUSED, Outcome.INVALID, Outcome.TRUNCATED, Outcome.NONSENSE})
-MOST_ATTEMPTS = 8  # claims without an answer or an error: whatever this message does to workers, it stops here
+MOST_ATTEMPTS = 10  # more than any schedule: whatever a message does to workers, it stops here
 
 
 @dataclass(frozen=True, slots=True)
@@ -49,7 +49,7 @@ class Next:
 
 
 def next_step(outcome: Outcome, *, attempt: int, messages: int, retry_after_s: float | None = None) -> Next:
-    """Decide after the `attempt`th try (from 1) of a call about `messages` messages.
+    """Decide about one message after its `attempt`th try (from 1), in a call about `messages` messages.
 
     `retry_after_s`: what the API asked for; honoured when longer than ours, up to 10 minutes.
     """

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import os
 import signal
 import threading
 from contextlib import suppress
@@ -37,6 +38,9 @@ class _WakeUps(rq.SimpleWorker):
     """RQ's worker without its own ideas about signals; retries Redis every few seconds, not every minute."""
 
     max_connection_wait_time = 5.0
+    # By default RQ blocks for 45 s and lets a reply take 55: a Redis that hangs would hold up shutdown that long.
+    dequeue_timeout = 2
+    connection_timeout = 5
 
     def _install_signal_handlers(self) -> None:
         """Signals are `run`'s: it has the loop to drain too."""
@@ -53,6 +57,7 @@ class _Loop:
         self._loop: asyncio.AbstractEventLoop
         self._analyst: Analyst
         self.failed = False
+        self.is_stopping = False
         self.thread = threading.Thread(target=self._run, name="loop")
 
     def start(self) -> None:
@@ -62,6 +67,8 @@ class _Loop:
 
     def wake(self) -> None:
         """Claim and start what is due; called from the main thread, by a job. The rows wait if it cannot."""
+        if self.is_stopping:
+            return
         claiming = asyncio.run_coroutine_threadsafe(self._analyst.wake(), self._loop)
         try:
             claiming.result(timeout=AnalyseDue.timeout_s - 5)
@@ -71,10 +78,11 @@ class _Loop:
             log.warning("wake_up.lost", error_code=error.code)
 
     def stop(self) -> None:
-        """Drain and end the thread."""
-        if self.thread.is_alive():
-            self._loop.call_soon_threadsafe(self._stop.set)
-        self.thread.join()
+        """Begin to drain; safe from a signal handler, and more than once. Join the thread to wait for the end."""
+        self.is_stopping = True
+        if self._started.is_set():
+            with suppress(RuntimeError):  # the loop has ended already
+                self._loop.call_soon_threadsafe(self._stop.set)
 
     def _run(self) -> None:
         try:
@@ -85,6 +93,8 @@ class _Loop:
             log.exception("loop.failed")
         finally:
             self._started.set()
+            if not self.is_stopping:
+                os.kill(os.getpid(), signal.SIGTERM)  # a worker without its loop is deaf: end the process
 
     async def _main(self) -> None:
         settings, clocks = self._settings, self._clocks
@@ -114,10 +124,13 @@ class _Loop:
                     asyncio.create_task(repeat("poll", self._analyst.poll)),
                     asyncio.create_task(repeat("renew", self._analyst.renew)),
                 ]
+                if self.is_stopping:  # told so before there was anybody to tell
+                    self._stop.set()
                 await self._stop.wait()
                 health.stopping = True
-                loops[0].cancel()  # claim nothing new; renewal goes on while we drain
+                self._analyst.stop_claiming()  # renewal goes on while we drain
                 await self._analyst.drain(clocks.drain_s)
+                loops[0].cancel()
                 loops[1].cancel()
                 await asyncio.gather(*loops, return_exceptions=True)
 
@@ -130,19 +143,20 @@ def run(settings: Settings) -> None:
 
     def on_signal(number: int, frame: FrameType | None) -> None:
         stopping.set()
+        loop.stop()  # drains at once, whatever the main thread is at
         if worker is not None:
-            worker.request_stop(number, frame)  # type: ignore[no-untyped-call]  # raises out of a blocking read; a job at hand is finished first
-
-    for number in (signal.SIGTERM, signal.SIGINT):
-        signal.signal(number, on_signal)
+            # Raises out of a blocking read; a job at hand is finished first.
+            worker.request_stop(number, frame)  # type: ignore[no-untyped-call]
 
     loop = _Loop(settings, clocks)
+    for number in (signal.SIGTERM, signal.SIGINT):
+        signal.signal(number, on_signal)
     loop.start()
     jobs.wake = loop.wake
     log.info("process.started", slots=settings.slots, model=settings.anthropic.model)
     connection = connect_blocking(settings.redis.url.get_secret_value(), timeout_s=clocks.redis_read_timeout_s)
     with suppress(StopRequested):  # the signal's way out of a blocking read
-        while not stopping.is_set() and loop.thread.is_alive():
+        while not stopping.is_set() and not loop.failed:
             try:
                 worker = _WakeUps(
                     [rq_queue(AnalyseDue.queue, connection)],
@@ -150,6 +164,8 @@ def run(settings: Settings) -> None:
                     serializer=JSONSerializer,
                     worker_ttl=60,
                 )
+                if stopping.is_set():
+                    break  # the signal came while RQ connected, and found no worker to stop
                 worker.work(logging_level="WARNING")
             except redis.RedisError as error:
                 # Without Redis there are no wake-ups; the loop polls, so work goes on.
@@ -158,5 +174,6 @@ def run(settings: Settings) -> None:
             stopping.wait(1.0)
     log.info("process.stopping")
     loop.stop()
+    loop.thread.join()
     if loop.failed:
         raise SystemExit(1)

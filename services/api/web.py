@@ -153,7 +153,7 @@ class Observe:
 async def _on_expected(request: Request, error: Exception) -> Response:
     assert isinstance(error, ParleyError)  # noqa: S101  registered for it
     status = status_of(error)
-    log.info("request.refused", code=error.code, status=status)
+    log.info("request.refused", error_code=error.code, status=status)
     headers = {}
     if status == 401:
         headers["www-authenticate"] = "Bearer"

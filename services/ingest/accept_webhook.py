@@ -85,7 +85,7 @@ class WebhookEndpoint:
         try:
             await self._durable.keep(received)
         except Unavailable as error:
-            log.error("webhook.not_durable", code=error.code)
+            log.error("webhook.not_durable", error_code=error.code)
             await answer(send, 503, problem(503, code=error.code), headers={b"retry-after": b"5"})
             return 503
         await answer(send, 200, b"", media_type="text/plain")

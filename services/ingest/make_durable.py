@@ -78,7 +78,11 @@ class MakeDurable:
             try:
                 where = await self._write(bodies)
             except ParleyError as error:
-                _settle(group, error)
+                # Nothing durable is reachable: who waits behind would only wait for the same answer.
+                _settle([*group, *self._waiting], error)
+                self._waiting.clear()
+                self._waiting_bytes = 0
+                self._arrived.clear()
             except BaseException as error:
                 _settle(group, Unavailable("the webhook could not be kept", code="not_durable"))
                 if isinstance(error, asyncio.CancelledError):

@@ -8,7 +8,7 @@ from datetime import UTC, datetime
 import structlog
 from redis.exceptions import RedisError
 
-from shared.domain.errors import Rejected
+from shared.domain.errors import BadData
 from shared.queue.jobs import AnalyseDue, Jobs
 from shared.store.webhooks import ReceivedBody, Recorded, Webhooks
 from shared.telemetry import metrics
@@ -52,7 +52,7 @@ async def record_batch(
 async def _record(received: Sequence[ReceivedBody], *, webhooks: Webhooks, settle_s: float) -> Recorded:
     try:
         return await webhooks.record(received, settle_s=settle_s)
-    except Rejected as error:
+    except BadData as error:
         if len(received) == 1:
             body = received[0].body
             log.error(

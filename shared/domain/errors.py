@@ -29,7 +29,7 @@ class Forbidden(Rejected):
 
 
 class BadData(Rejected):
-    """The database refuses the values themselves (SQLSTATE classes 22 and 23): poison, to be isolated."""
+    """The database refuses the values themselves (SQLSTATE classes 22, 23, 54): poison, to be isolated."""
 
 
 class Untrusted(ParleyError):

@@ -29,7 +29,7 @@ async def repeat(name: str, step: Callable[[], Awaitable[float]], *, stop: async
             pause_s = await step()
         except (Unavailable, RedisError, TimeoutError, ConnectionError) as error:
             code = error.code if isinstance(error, ParleyError) else type(error).__name__
-            log.warning("step.postponed", step=name, code=code, failures=failures + 1)
+            log.warning("step.postponed", step=name, error_code=code, failures=failures + 1)
         except Exception:
             log.exception("step.failed", step=name, failures=failures + 1)
         else:

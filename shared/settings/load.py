@@ -6,6 +6,7 @@ import sys
 from typing import TypeVar
 
 from pydantic import BaseModel, ValidationError
+from pydantic_settings import SettingsError
 
 from shared.settings.groups import ProcessSettings
 
@@ -16,6 +17,10 @@ def load(settings: type[SettingsT]) -> SettingsT:
     """Return the settings from the environment; exit with status 2 and one screen of problems otherwise."""
     try:
         return settings()
+    except SettingsError as error:
+        # A variable named like a whole group (DATABASE=…): its value is not shown, it may be a secret.
+        sys.stderr.write(f"Cannot start: {settings.__module__.rsplit('.', 1)[0]}: {error}.\n")
+        raise SystemExit(2) from None
     except ValidationError as error:
         sys.stderr.write(f"{problems(settings, error)}\n")
         raise SystemExit(2) from None

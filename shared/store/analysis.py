@@ -24,13 +24,12 @@ class Lease:
 class Work:
     """One attempt at a conversation: the row of the attempt is committed, the call is not made yet.
 
-    `context`: {settings, window_expires_at, new_messages: [{message_id, content, content_version, sent_at}],
+    `context`: {settings, window_expires_at, new_messages: [{message_id, content, content_version, sent_at, attempt}],
     history: [{direction, content}]}, as `app.open_analysis_attempt` builds it.
     """
 
     lease: Lease
     attempt_id: int
-    attempt: int  # from 1: claims since the last success
     context: dict[str, Any]
 
 
@@ -119,6 +118,5 @@ def _work(row: dict[str, Any]) -> Work:
     return Work(
         lease=Lease(UUID(row["workspace_id"]), UUID(row["conversation_id"]), UUID(row["lease_token"])),
         attempt_id=row["attempt_id"],
-        attempt=row["attempt"],
         context=row,
     )

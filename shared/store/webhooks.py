@@ -11,7 +11,6 @@ from uuid import UUID
 
 from shared.domain.ids import new_id
 from shared.store.port import Store
-from shared.telemetry.trace import traceparent
 from shared.whatsapp.events import Change, InboundMessage, ParsedBody, Quarantined, WebhookBody
 
 
@@ -52,22 +51,31 @@ class Webhooks:
             "store_webhook_bodies",
             {
                 "p_bodies": [
-                    {"id": str(b.id), "received_at": b.received_at.isoformat(), "raw": b64encode(b.raw).decode()}
+                    {
+                        "id": str(b.id),
+                        "received_at": b.received_at.isoformat(),
+                        "raw": b64encode(b.raw).decode(),
+                        "traceparent": b.traceparent,
+                    }
                     for b in bodies
                 ]
             },
         )
 
-    async def claim_bodies(self, *, limit: int, hold_s: float) -> list[tuple[WebhookBody, int]]:
+    async def claim_bodies(
+        self, *, limit: int, hold_s: float, most_bytes: int = 4 * 1024 * 1024
+    ) -> list[tuple[WebhookBody, int]]:
         """Return bodies to drain, each with how often it was claimed; they are this recorder's for `hold_s`."""
-        text = await self._store.call("claim_webhook_bodies", {"p_limit": limit, "p_hold_ms": int(hold_s * 1000)})
+        text = await self._store.call(
+            "claim_webhook_bodies", {"p_limit": limit, "p_max_bytes": most_bytes, "p_hold_ms": int(hold_s * 1000)}
+        )
         return [
             (
                 WebhookBody(
                     id=UUID(row["id"]),
                     received_at=datetime.fromisoformat(row["received_at"]),
                     raw=b64decode(row["raw"]),
-                    traceparent=traceparent(None),
+                    traceparent=row["traceparent"] or "",
                 ),
                 row["attempts"],
             )

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 import sys
+import threading
 
 import structlog
 
@@ -54,6 +55,10 @@ def configure_logs(*, service: str, process: str, level: str = "info") -> None:
         "rq.job",
     ):
         logging.getLogger(chatty).setLevel(logging.WARNING)
+    sys.excepthook = lambda *info: structlog.get_logger().critical("process.crashed", exc_info=info)
+    threading.excepthook = lambda args: structlog.get_logger().critical(
+        "thread.crashed", exc_info=(args.exc_type, args.exc_value, args.exc_traceback)
+    )
     structlog.configure(
         processors=[*every_line, structlog.stdlib.ProcessorFormatter.wrap_for_formatter],
         logger_factory=structlog.stdlib.LoggerFactory(),
@@ -66,14 +71,17 @@ def _format_error(
     _logger: structlog.typing.WrappedLogger, _method: str, event: structlog.typing.EventDict
 ) -> structlog.typing.EventDict:
     """Replace an exception by its classes and places: messages of foreign errors may quote personal data."""
+    # Libraries put more into a line than its first: tracebacks, a task's repr with its exception's text.
+    event["event"] = str(event["event"]).partition("\n")[0]
     info = event.pop("exc_info", None)
     if info is True:
         info = sys.exc_info()
     error = info[1] if isinstance(info, tuple) else info
     if isinstance(error, BaseException):
         chain: list[dict[str, object]] = []
-        seen: BaseException | None = error
-        while seen is not None and len(chain) < 5:
+        waiting: list[BaseException] = [error]
+        while waiting and len(chain) < 5:
+            seen = waiting.pop(0)
             places = []
             trace = seen.__traceback__
             while trace is not None:
@@ -81,6 +89,7 @@ def _format_error(
                 places.append(f"{code.co_filename.rsplit('/site-packages/', 1)[-1]}:{trace.tb_lineno} {code.co_name}")
                 trace = trace.tb_next
             chain.append({"error": type(seen).__name__, "at": places[-12:]})
-            seen = seen.__cause__ or seen.__context__
+            waiting += seen.exceptions if isinstance(seen, BaseExceptionGroup) else ()
+            waiting += [cause] if (cause := seen.__cause__ or seen.__context__) else []
         event["errors"] = chain
     return event

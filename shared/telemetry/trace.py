@@ -5,12 +5,12 @@ from __future__ import annotations
 import re
 import secrets
 
-_TRACEPARENT = re.compile(rb"^00-(?!0{32})[0-9a-f]{32}-(?!0{16})[0-9a-f]{16}-[0-9a-f]{2}$")
+_TRACEPARENT = re.compile(rb"00-(?!0{32})[0-9a-f]{32}-(?!0{16})[0-9a-f]{16}-[0-9a-f]{2}")
 
 
 def traceparent(received: bytes | None) -> str:
     """Continue the caller's trace, or begin one. Source: W3C Trace Context, 3.2."""
-    if received is not None and _TRACEPARENT.match(received):
+    if received is not None and _TRACEPARENT.fullmatch(received):
         return received.decode("ascii")
     return f"00-{secrets.token_hex(16)}-{secrets.token_hex(8)}-01"
 

@@ -28,10 +28,11 @@ _ITEM_LISTS = (
 _NOT_A_TURN = frozenset({"reaction", "edit", "revoke", "system", "request_welcome"})
 
 # Source: Meta, "Business-scoped user IDs", read 2026-11-22.
-_BSUID = re.compile(r"^[A-Z]{2}\.(ENT\.)?[A-Za-z0-9]{1,128}$")
-_WA_ID = re.compile(r"^\+?\d{5,20}$")
+_BSUID = re.compile(r"[A-Z]{2}\.(ENT\.)?[A-Za-z0-9]{1,128}")
+_WA_ID = re.compile(r"\+?[0-9]{5,20}")
 
 _MILLISECONDS_FROM = 10**12  # "values >= 1e12 are milliseconds", seen in production by others
+_LATEST = datetime.max.replace(tzinfo=UTC, microsecond=0).timestamp()
 _AHEAD = timedelta(days=1)  # further ahead than any clock error: such a message would sit on top for ever
 _TEXT_LIMIT = 512  # characters of an id we are ready to index; Meta's are far shorter
 
@@ -173,7 +174,7 @@ class _Reading:
             sender_wa_id=wa_id.lstrip("+") if wa_id else None,
             name=_text(profile.get("name")) or None,
             username=(_text(profile.get("username")) or "").lstrip("@") or None,
-            group_id=_text(item.get("group_id")) or None,
+            group_id=(_text(item.get("group_id")) or "")[:_TEXT_LIMIT] or None,
         )
 
     def _quarantine(self, reason: str) -> None:
@@ -227,7 +228,7 @@ def _contact_of(message: Json, value: Json) -> Json:
 
 def _matching(pattern: re.Pattern[str], *values: object) -> str | None:
     """Return the first value of that shape: an id of another shape is no id (the payload keeps it)."""
-    return next((v for v in values if isinstance(v, str) and pattern.match(v)), None)
+    return next((v for v in values if isinstance(v, str) and pattern.fullmatch(v)), None)
 
 
 def _time(value: object) -> datetime | None:
@@ -236,7 +237,7 @@ def _time(value: object) -> datetime | None:
         seconds = float(value) if isinstance(value, str | int | float) and not isinstance(value, bool) else math.nan
         if seconds >= _MILLISECONDS_FROM:
             seconds /= 1000
-        return datetime.fromtimestamp(seconds, UTC) if seconds > 0 else None
+        return datetime.fromtimestamp(min(seconds, _LATEST), UTC) if seconds > 0 else None
     except (ValueError, OverflowError, OSError):
         return None
 

@@ -98,6 +98,7 @@ create table public.whatsapp_messages (
     'skipped' -- not to be looked at, ai_reason says why
   )),
   ai_reason text, -- stable code: refused, truncated, overloaded, timeout, nonsense, …; ai_off, unsupported_type
+  ai_attempts smallint not null default 0, -- calls to Claude it was part of, but for those given back unmade
   analysed_at timestamptz,
   sentiment text check (sentiment in ('positive', 'neutral', 'negative')),
   sentiment_score real check (sentiment_score between -1 and 1),

@@ -15,6 +15,7 @@ create table app.webhook_bodies (
   unrouted integer not null default 0,
   suppressed integer not null default 0,
   quarantined integer not null default 0,
+  traceparent text, -- W3C trace context, for a body that waits here
   attempts integer not null default 0,
   next_attempt_at timestamptz not null default now(),
   recorded_at timestamptz,
@@ -108,7 +109,7 @@ grant execute on function public.make_webhook_partitions to service_role;
 select public.make_webhook_partitions();
 
 -- Keep raw bodies while Redis cannot. The webhook endpoint's only function: it adds, it cannot read.
--- p_bodies: [{id, received_at, raw (base64)}]. Repeating it changes nothing.
+-- p_bodies: [{id, received_at, raw (base64), traceparent}]. Repeating it changes nothing.
 create function public.store_webhook_bodies(p_bodies jsonb)
 returns jsonb
 language sql
@@ -116,9 +117,9 @@ security definer -- parley_ingest holds no table
 set search_path = ''
 as $$
   with added as (
-    insert into app.webhook_bodies (received_at, id, raw, state)
-    select b.received_at, b.id, pg_catalog.decode(b.raw, 'base64'), 'new'
-    from pg_catalog.jsonb_to_recordset(p_bodies) as b(id uuid, received_at timestamptz, raw text)
+    insert into app.webhook_bodies (received_at, id, raw, state, traceparent)
+    select b.received_at, b.id, pg_catalog.decode(b.raw, 'base64'), 'new', b.traceparent
+    from pg_catalog.jsonb_to_recordset(p_bodies) as b(id uuid, received_at timestamptz, raw text, traceparent text)
     on conflict do nothing
     returning 1
   )
@@ -127,35 +128,45 @@ $$;
 revoke execute on function public.store_webhook_bodies from public, anon, authenticated;
 grant execute on function public.store_webhook_bodies to parley_ingest, service_role;
 
--- Hand a recorder bodies that were stored while Redis was out; they stay its own for p_hold_ms.
-create function public.claim_webhook_bodies(p_limit integer, p_hold_ms integer)
+-- Hand a recorder bodies that were stored while Redis was out; they stay its own for p_hold_ms. At most p_limit, and
+-- no more than p_max_bytes of them (but one).
+create function public.claim_webhook_bodies(p_limit integer, p_max_bytes integer, p_hold_ms integer)
 returns jsonb
 language sql
 security invoker
 set search_path = ''
 as $$
   with due as (
-    select b.received_at, b.id
+    select b.received_at, b.id, b.next_attempt_at, pg_catalog.octet_length(b.raw) as size_bytes
     from app.webhook_bodies b
     where b.state = 'new'
       and b.next_attempt_at <= now()
     order by b.next_attempt_at
     limit p_limit
     for update skip locked
+  ), fitting as (
+    select received_at, id
+    from (
+      select d.*, sum(d.size_bytes) over (order by d.next_attempt_at, d.id) - d.size_bytes as before_bytes
+      from due d
+    ) s
+    where before_bytes = 0
+       or before_bytes + size_bytes <= p_max_bytes
   ), claimed as (
     update app.webhook_bodies b
     set attempts = b.attempts + 1,
         next_attempt_at = now() + pg_catalog.make_interval(secs => p_hold_ms / 1000.0)
-    from due
-    where b.received_at = due.received_at
-      and b.id = due.id
-    returning b.id, b.received_at, b.raw, b.attempts
+    from fitting
+    where b.received_at = fitting.received_at
+      and b.id = fitting.id
+    returning b.id, b.received_at, b.raw, b.attempts, b.traceparent
   )
   select coalesce(pg_catalog.jsonb_agg(pg_catalog.jsonb_build_object(
     'id', c.id,
     'received_at', c.received_at,
     'raw', pg_catalog.encode(c.raw, 'base64'),
-    'attempts', c.attempts
+    'attempts', c.attempts,
+    'traceparent', c.traceparent
   ) order by c.received_at, c.id), '[]')
   from claimed c;
 $$;

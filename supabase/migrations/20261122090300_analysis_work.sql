@@ -5,7 +5,6 @@ create table app.conversation_work (
   workspace_id uuid not null,
   conversation_id uuid not null,
   due_at timestamptz not null, -- when to look next; also the retry schedule
-  attempts integer not null default 0, -- claims since the last success
   isolate boolean not null default false, -- the last call failed on its content: take one message at a time
   lease_until timestamptz, -- null: nobody is at it
   lease_token uuid, -- fences a worker that lost its lease
@@ -22,8 +21,7 @@ create table app.analysis_attempts (
   workspace_id uuid not null,
   id bigint generated always as identity,
   conversation_id uuid not null,
-  attempt integer not null,
-  messages integer not null, -- how many messages the call is about
+  message_ids uuid[] not null, -- what the call is about
   started_at timestamptz not null default now(), -- committed before the call: a crash leaves a row without an outcome
   finished_at timestamptz,
   outcome text, -- ok, refused, truncated, overloaded, timeout, nonsense, …; lost when the lease ran out
@@ -77,6 +75,7 @@ grant select, insert, update on app.analysis_attempts to service_role;
 
 -- Open an attempt under a lease and return what Claude needs for it; null when nothing is pending any more.
 -- The lock on the work row is the caller's.
+-- Writes: analysis_attempts, and one try more on each message it is about.
 create function app.open_analysis_attempt(p_workspace_id uuid, p_conversation_id uuid, p_max_messages integer)
 returns jsonb
 language plpgsql
@@ -86,6 +85,7 @@ as $$
 declare
   v_work app.conversation_work;
   v_new jsonb;
+  v_ids uuid[];
   v_first_seq bigint;
   v_attempt_id bigint;
   v_context jsonb;
@@ -95,12 +95,26 @@ begin
   where workspace_id = p_workspace_id
     and conversation_id = p_conversation_id;
 
+  -- Blocked, or AI switched off, since the message was recorded.
+  update public.whatsapp_messages m
+  set ai_state = 'skipped',
+      ai_reason = case when c.status = 'blocked' then 'blocked' else 'ai_off' end
+  from public.whatsapp_conversations c
+  join public.workspaces w on w.id = c.workspace_id
+  where c.workspace_id = p_workspace_id
+    and c.id = p_conversation_id
+    and (c.status = 'blocked' or w.settings -> 'ai_enabled' = 'false')
+    and m.workspace_id = p_workspace_id
+    and m.conversation_id = p_conversation_id
+    and m.ai_state = 'pending';
+
   select pg_catalog.jsonb_agg(pg_catalog.jsonb_build_object(
            'message_id', m.id, 'seq', m.seq, 'content', m.content,
-           'content_version', m.content_version, 'sent_at', m.sent_at
+           'content_version', m.content_version, 'sent_at', m.sent_at, 'attempt', m.ai_attempts + 1
          ) order by m.seq),
+         pg_catalog.array_agg(m.id),
          min(m.seq)
-  into v_new, v_first_seq
+  into v_new, v_ids, v_first_seq
   from (
     select *
     from public.whatsapp_messages
@@ -115,15 +129,19 @@ begin
     return null;
   end if;
 
-  insert into app.analysis_attempts (workspace_id, conversation_id, attempt, messages)
-  values (p_workspace_id, p_conversation_id, v_work.attempts, pg_catalog.jsonb_array_length(v_new))
+  update public.whatsapp_messages
+  set ai_attempts = ai_attempts + 1
+  where workspace_id = p_workspace_id
+    and id = any (v_ids);
+
+  insert into app.analysis_attempts (workspace_id, conversation_id, message_ids)
+  values (p_workspace_id, p_conversation_id, v_ids)
   returning id into v_attempt_id;
 
   select pg_catalog.jsonb_build_object(
     'workspace_id', w.id,
     'conversation_id', c.id,
     'lease_token', v_work.lease_token,
-    'attempt', v_work.attempts,
     'attempt_id', v_attempt_id,
     'settings', w.settings,
     'window_expires_at', c.window_expires_at,
@@ -138,6 +156,7 @@ begin
           and conversation_id = p_conversation_id
           and seq < v_first_seq
           and content is not null
+          and ai_state <> 'failed' -- what Claude refused alone would be refused again as context
         order by seq desc
         limit 20 -- enough to tell "yes, that one" from noise; more costs tokens on every message
       ) h
@@ -154,7 +173,7 @@ revoke execute on function app.open_analysis_attempt from public;
 grant execute on function app.open_analysis_attempt to service_role;
 
 -- Claim conversations that are due, taking turns among workspaces, and open an attempt for each.
--- Writes: conversation_work, analysis_attempts; messages whose workers died p_max_attempts times become failed.
+-- Writes: conversation_work, analysis_attempts; a message whose workers died p_max_attempts times becomes failed.
 -- Returns {claimed: [context], next_due_in_ms: when the next unclaimed row falls due, or null}.
 create function public.claim_conversation_work(
   p_limit integer, p_lease_ms integer, p_max_messages integer, p_max_attempts integer
@@ -166,6 +185,7 @@ set search_path = ''
 as $$
 declare
   v_row record;
+  v_was_lost boolean;
   v_context jsonb;
   v_claimed jsonb := '[]';
   v_next_due_in_ms bigint;
@@ -195,7 +215,7 @@ begin
       order by d.turn, d.due_at
       limit p_limit
     )
-    select w.workspace_id, w.conversation_id, w.attempts
+    select w.workspace_id, w.conversation_id
     from due
     join app.conversation_work w using (workspace_id, conversation_id)
     where w.due_at <= now()
@@ -208,21 +228,27 @@ begin
     where workspace_id = v_row.workspace_id
       and conversation_id = v_row.conversation_id
       and outcome is null;
+    v_was_lost := found;
 
-    if v_row.attempts >= p_max_attempts then
-      update public.whatsapp_messages
-      set ai_state = 'failed', ai_reason = 'worker_lost'
-      where workspace_id = v_row.workspace_id
-        and conversation_id = v_row.conversation_id
-        and ai_state = 'pending';
-    else
-      update app.conversation_work
-      set attempts = attempts + 1,
-          lease_token = pg_catalog.gen_random_uuid(),
-          lease_until = now() + pg_catalog.make_interval(secs => p_lease_ms / 1000.0)
-      where workspace_id = v_row.workspace_id
-        and conversation_id = v_row.conversation_id;
-    end if;
+    update public.whatsapp_messages
+    set ai_state = 'failed', ai_reason = 'worker_lost'
+    where workspace_id = v_row.workspace_id
+      and conversation_id = v_row.conversation_id
+      and ai_state = 'pending'
+      and ai_attempts >= p_max_attempts;
+
+    -- Whose workers keep dying is looked at alone, so that only the message that kills them is given up.
+    update app.conversation_work
+    set isolate = isolate or v_was_lost and exists (
+          select from public.whatsapp_messages m
+          where m.workspace_id = v_row.workspace_id
+            and m.conversation_id = v_row.conversation_id
+            and m.ai_state = 'pending'
+            and m.ai_attempts >= 3),
+        lease_token = pg_catalog.gen_random_uuid(),
+        lease_until = now() + pg_catalog.make_interval(secs => p_lease_ms / 1000.0)
+    where workspace_id = v_row.workspace_id
+      and conversation_id = v_row.conversation_id;
 
     v_context := app.open_analysis_attempt(v_row.workspace_id, v_row.conversation_id, p_max_messages);
     if v_context is null then
@@ -300,9 +326,17 @@ as $$
     where a.workspace_id = locked.workspace_id
       and a.conversation_id = locked.conversation_id
       and a.outcome is null
+    returning a.workspace_id, a.message_ids
+  ), untried as (
+    update public.whatsapp_messages m
+    set ai_attempts = m.ai_attempts - 1
+    from closed
+    where m.workspace_id = closed.workspace_id
+      and m.id = any (closed.message_ids)
+      and m.ai_attempts > 0
   ), released as (
     update app.conversation_work w
-    set lease_until = null, lease_token = null, due_at = now(), attempts = greatest(0, w.attempts - 1)
+    set lease_until = null, lease_token = null, due_at = now()
     from locked
     where w.workspace_id = locked.workspace_id
       and w.conversation_id = locked.conversation_id
@@ -318,7 +352,8 @@ grant execute on function public.release_conversation_work to service_role;
 --   cache_write_tokens, cost_usd, latency_ms, request_id}. The attempt is closed even when the lease was lost: it was paid.
 -- p_results: [{message_id, content_version, result, sentiment, sentiment_score, intent, ai_summary,
 --   suggested_response, priority, language, input_tokens, output_tokens, cache_read_tokens, cache_write_tokens, cost_usd}].
--- p_failed: {reason, message_ids, retry_in_ms, isolate}: messages without a result; retry_in_ms null gives them up.
+-- p_failed: {reason, given_up: [{message_id, content_version}], retry_in_ms, isolate}: messages without a result that
+--   are given up, and when to try the others again (null: there are none).
 -- Returns {lost: true}, or {next: context | null}.
 create function public.finish_conversation_analysis(
   p_workspace_id uuid, p_conversation_id uuid, p_lease_token uuid,
@@ -331,6 +366,7 @@ set search_path = ''
 as $$
 declare
   v_attempt_id bigint := (p_attempt ->> 'id')::bigint;
+  v_is_ours boolean;
   v_next jsonb;
 begin
   -- Conversations come before messages and work in the lock order.
@@ -339,6 +375,15 @@ begin
   where workspace_id = p_workspace_id
     and id = p_conversation_id
   for no key update;
+
+  -- Work rows before attempts, as claiming does: a late finish and a new claim meet here.
+  perform 1
+  from app.conversation_work
+  where workspace_id = p_workspace_id
+    and conversation_id = p_conversation_id
+    and lease_token = p_lease_token
+  for update;
+  v_is_ours := found;
 
   update app.analysis_attempts
   set outcome = p_attempt ->> 'outcome',
@@ -355,13 +400,7 @@ begin
   where workspace_id = p_workspace_id
     and id = v_attempt_id;
 
-  perform 1
-  from app.conversation_work
-  where workspace_id = p_workspace_id
-    and conversation_id = p_conversation_id
-    and lease_token = p_lease_token
-  for update;
-  if not found then
+  if not v_is_ours then
     return pg_catalog.jsonb_build_object('lost', true);
   end if;
 
@@ -391,29 +430,27 @@ begin
     and m.content_version = r.content_version; -- edited meanwhile: stays pending
 
   if p_failed is not null then
+    update public.whatsapp_messages m
+    set ai_state = 'failed', ai_reason = p_failed ->> 'reason'
+    from pg_catalog.jsonb_to_recordset(p_failed -> 'given_up') as g(message_id uuid, content_version integer)
+    where m.workspace_id = p_workspace_id
+      and m.id = g.message_id
+      and m.content_version = g.content_version
+      and m.ai_state = 'pending';
+
     if p_failed ->> 'retry_in_ms' is not null then
       update app.conversation_work
       set lease_until = null,
           lease_token = null,
           due_at = now() + pg_catalog.make_interval(secs => (p_failed ->> 'retry_in_ms')::integer / 1000.0),
-          isolate = (p_failed ->> 'isolate')::boolean
+          isolate = isolate or (p_failed ->> 'isolate')::boolean
       where workspace_id = p_workspace_id
         and conversation_id = p_conversation_id;
       return pg_catalog.jsonb_build_object('next', null);
     end if;
-
-    update public.whatsapp_messages
-    set ai_state = 'failed', ai_reason = p_failed ->> 'reason'
-    where workspace_id = p_workspace_id
-      and id in (select v::uuid from pg_catalog.jsonb_array_elements_text(p_failed -> 'message_ids') v)
-      and ai_state = 'pending';
   end if;
 
-  -- What arrived meanwhile is this worker's too; a success, or giving a message up, starts the count anew.
-  update app.conversation_work
-  set attempts = 1
-  where workspace_id = p_workspace_id
-    and conversation_id = p_conversation_id;
+  -- What arrived meanwhile is this worker's too.
   v_next := app.open_analysis_attempt(p_workspace_id, p_conversation_id, p_max_messages);
   if v_next is null then
     delete from app.conversation_work

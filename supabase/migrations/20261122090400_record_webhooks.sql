@@ -113,19 +113,31 @@ security invoker
 set search_path = ''
 as $$
 declare
+  v_channels public.whatsapp_channels[];
   v_items app.inbound_item[];
-  v_inserted uuid[]; -- message ids that became rows
+  v_inserted uuid[] := '{}'; -- message ids that became rows
   v_due integer := 0;
-  v_result jsonb;
 begin
-  -- 1. Route each message by the number of its own change, drop repeats within the batch.
+  -- 1. Route each message by the number of its own change, drop repeats within the batch. The channels are read
+  -- once: one that is connected while we are at it must not be there for the account but not for the messages.
+  select pg_catalog.array_agg(c)
+  into v_channels
+  from public.whatsapp_channels c
+  where c.state <> 'disconnected'
+    and (c.phone_number_id in (
+        select x ->> 'phone_number_id' from pg_catalog.jsonb_to_recordset(p_bodies) b(changes jsonb)
+        cross join lateral pg_catalog.jsonb_array_elements(b.changes) x)
+      or c.waba_id in (
+        select x ->> 'waba_id' from pg_catalog.jsonb_to_recordset(p_bodies) b(changes jsonb)
+        cross join lateral pg_catalog.jsonb_array_elements(b.changes) x));
+
   select pg_catalog.array_agg(routed.i order by (routed.i).channel_id, (routed.i).wamid)
   into v_items
   from (
     select distinct on (c.id, m.wamid)
       row(
         b.id, m.change, m.item, c.workspace_id, c.id, c.portfolio_id,
-        coalesce((w.settings ->> 'ai_enabled')::boolean, true),
+        w.settings -> 'ai_enabled' is distinct from 'false',
         m.message_id, m.contact_id, m.conversation_id, m.wamid, m.message_type, m.content, m.payload, m.sent_at,
         m.reply_to_wamid, m.sender_user_id, m.sender_wa_id, m.name, m.username, m.group_id
       )::app.inbound_item as i
@@ -134,9 +146,8 @@ begin
       phone_number_id text, change integer, item integer, message_id uuid, contact_id uuid, conversation_id uuid, wamid text,
       message_type text, content text, payload jsonb, sent_at timestamptz, reply_to_wamid text,
       sender_user_id text, sender_wa_id text, name text, username text, group_id text)
-    join public.whatsapp_channels c
+    join pg_catalog.unnest(v_channels) c
       on c.phone_number_id = m.phone_number_id -- the change's, carried on each message: looking it up there copies the change
-     and c.state <> 'disconnected'
     join public.workspaces w on w.id = c.workspace_id
     order by c.id, m.wamid, m.sent_at, m.message_id
   ) routed(i);
@@ -160,17 +171,30 @@ begin
     from due
     order by workspace_id, conversation_id
     on conflict (workspace_id, conversation_id) do update
-      -- A row that waits for its next try keeps its turn: customers who go on writing during Claude's bad hour must
-      -- not use up its tries.
-      set due_at = case
-        when conversation_work.attempts > 0 then conversation_work.due_at
-        else least(conversation_work.due_at, excluded.due_at)
-      end
+      -- A conversation that waits for its next try keeps its turn: who goes on writing during Claude's bad hour must
+      -- not use up the tries of what was written before.
+      set due_at = conversation_work.due_at
     returning 1
   )
   select count(*) into v_due from queued;
 
-  -- 3. Account for every item of every body; a body recorded before keeps the account it has.
+  return app.account_for_bodies(p_bodies, v_channels, v_inserted) || pg_catalog.jsonb_build_object('due', v_due);
+end;
+$$;
+revoke execute on function public.record_webhooks from public, anon, authenticated;
+grant execute on function public.record_webhooks to service_role;
+
+-- Account for every item of every body; a body recorded before keeps the account it has.
+-- p_channels: those the batch was routed by. p_inserted: message ids that became rows.
+create function app.account_for_bodies(p_bodies jsonb, p_channels public.whatsapp_channels[], p_inserted uuid[])
+returns jsonb
+language plpgsql
+security invoker
+set search_path = ''
+as $$
+declare
+  v_result jsonb;
+begin
   with bodies as (
     select *
     from pg_catalog.jsonb_to_recordset(p_bodies) as b(
@@ -182,9 +206,8 @@ begin
     cross join lateral pg_catalog.jsonb_array_elements(b.changes) with ordinality x
     left join lateral (
       select distinct c.workspace_id
-      from public.whatsapp_channels c
-      where c.state <> 'disconnected'
-        and case when x.value ->> 'phone_number_id' is not null
+      from pg_catalog.unnest(p_channels) c
+      where case when x.value ->> 'phone_number_id' is not null
               then c.phone_number_id = x.value ->> 'phone_number_id'
               else c.waba_id = x.value ->> 'waba_id' -- account-level: everyone on that account
             end
@@ -194,8 +217,8 @@ begin
     from changes
   ), messages as (
     select b.id as body_id,
-           count(*) filter (where r.is_routed and m.message_id = any (v_inserted)) as stored,
-           count(*) filter (where r.is_routed and not coalesce(m.message_id = any (v_inserted), false)) as duplicate,
+           count(*) filter (where r.is_routed and m.message_id = any (p_inserted)) as stored,
+           count(*) filter (where r.is_routed and m.message_id <> all (p_inserted)) as duplicate,
            count(*) filter (where not r.is_routed) as unrouted
     from bodies b
     cross join lateral pg_catalog.jsonb_to_recordset(b.messages) as m(change integer, message_id uuid)
@@ -247,16 +270,15 @@ begin
     'duplicate', coalesce(sum(r.duplicate), 0),
     'unrouted', coalesce(sum(r.unrouted), 0),
     'suppressed', coalesce(sum(r.suppressed), 0),
-    'quarantined', coalesce(sum(r.quarantined), 0),
-    'due', v_due
+    'quarantined', coalesce(sum(r.quarantined), 0)
   ) into v_result
   from recorded r;
 
   return v_result;
 end;
 $$;
-revoke execute on function public.record_webhooks from public, anon, authenticated;
-grant execute on function public.record_webhooks to service_role;
+revoke execute on function app.account_for_bodies from public;
+grant execute on function app.account_for_bodies to service_role;
 
 -- Give every item its contact; keep each contact's newest profile.
 create function app.resolve_contacts(p_items app.inbound_item[])

@@ -216,3 +216,43 @@ async def test_bodies_stored_while_redis_was_out_are_drained_once(
     assert [(c.id, c.received_at, c.raw) for c, _ in claimed] == [(body.id, body.received_at, body.raw)]
     assert claimed_by_another == []
     assert recorded.stored == 1
+
+
+async def test_a_number_connected_while_its_message_is_recorded_is_never_half_routed(
+    world: World, service_store: PostgresTransport, admin: psycopg.AsyncConnection
+) -> None:
+    webhooks = Webhooks(service_store)
+    await admin.execute("update public.whatsapp_channels set state = 'disconnected' where id = %s", (world.channel_a,))
+
+    async def connect_and_disconnect() -> None:
+        for state in ("connected", "disconnected") * 60:
+            await admin.execute(
+                "update public.whatsapp_channels set state = %s where id = %s", (state, world.channel_a)
+            )
+
+    flipping = asyncio.create_task(connect_and_disconnect())
+    outcomes = []
+    number = 0
+    while not flipping.done():
+        number += 1
+        raw = webhook(text_message("Hello?", wamid=f"wamid.{number}"))
+        outcomes.append(await webhooks.record([received(raw)], settle_s=0))
+    await flipping
+
+    assert sum(r.duplicate for r in outcomes) == 0  # each was sent once: stored, or unrouted
+    assert await rows(admin, "select count(*) from public.whatsapp_messages") == [(sum(r.stored for r in outcomes),)]
+    assert sum(r.stored + r.unrouted for r in outcomes) == number
+
+
+async def test_drained_bodies_are_bounded_in_bytes(
+    service_store: PostgresTransport, ingest_store: PostgresTransport
+) -> None:
+    large = [received(webhook(text_message("x" * 3000, wamid=f"wamid.{n}"))).body for n in range(5)]
+    await Webhooks(ingest_store).store_bodies(large)
+
+    taken = [
+        len(await Webhooks(service_store).claim_bodies(limit=10, hold_s=30, most_bytes=2 * len(large[0].raw)))
+        for _ in range(4)
+    ]
+
+    assert taken == [2, 2, 1, 0]

@@ -31,10 +31,10 @@ def pauses(outcome: Outcome, *, retry_after_s: float | None = None) -> list[floa
         (Outcome.INVALID, []),
         (Outcome.TRUNCATED, [1, 5]),
         (Outcome.NONSENSE, [1, 5]),
-        (Outcome.OVERLOADED, [5, 30, 120, 600, 1800]),
-        (Outcome.TIMEOUT, [5, 30, 120, 600, 1800]),
-        (Outcome.UNREACHABLE, [5, 30, 120, 600, 1800]),
-        (Outcome.NOT_AUTHORISED, [5, 30, 120, 600, 1800]),
+        (Outcome.OVERLOADED, [5, 30, 120, 300, 600, 600, 600]),
+        (Outcome.TIMEOUT, [5, 30, 120, 300, 600, 600, 600]),
+        (Outcome.UNREACHABLE, [5, 30, 120, 300, 600, 600, 600]),
+        (Outcome.NOT_AUTHORISED, [5, 30, 120, 300, 600, 600, 600]),
     ],
 )
 def test_each_failure_is_tried_again_on_its_schedule_and_then_given_up(outcome: Outcome, schedule: list[float]) -> None:
@@ -64,13 +64,13 @@ def test_the_weather_isolates_nobody(outcome: Outcome) -> None:
 @pytest.mark.parametrize(
     ("retry_after_s", "schedule"),
     [
-        (None, [5, 30, 120, 600, 1800]),
-        (0, [5, 30, 120, 600, 1800]),
-        (1, [5, 30, 120, 600, 1800]),
+        (None, [5, 30, 120, 300, 600, 600, 600]),
+        (0, [5, 30, 120, 300, 600, 600, 600]),
+        (1, [5, 30, 120, 300, 600, 600, 600]),
         (60, [60, 60, 120, 600, 1800]),
         (86_400, [600, 600, 600, 600, 1800]),
-        (-5, [5, 30, 120, 600, 1800]),
-        (float("nan"), [5, 30, 120, 600, 1800]),
+        (-5, [5, 30, 120, 300, 600, 600, 600]),
+        (float("nan"), [5, 30, 120, 300, 600, 600, 600]),
         (float("inf"), [600, 600, 600, 600, 1800]),
     ],
 )
