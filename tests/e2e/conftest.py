@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import asyncio
+import hashlib
 import json
 import os
 import signal
 import time
-from collections.abc import AsyncIterator, Awaitable, Callable
+from collections import Counter
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -110,6 +112,13 @@ class Stack:
             json={"email": sign_in["email"], "password": sign_in["password"]},
         )
         return str(answer.json()["access_token"])
+
+    async def analyses_of(self, texts: Iterable[str]) -> Counter[str]:
+        """How often Claude was asked about each text."""
+        by_hash = {hashlib.sha256(text.encode()).hexdigest(): text for text in texts}
+        answer = await self.http.get(f"{self.address('sandbox')}/sandbox/claude/calls")
+        hashes = [h for call in answer.json()["calls"] for h in call["text_sha256s"]]
+        return Counter(by_hash[h] for h in hashes if h in by_hash)
 
     async def kill(self, process: str) -> int:
         """kill -9 a process; return the pid it had."""

@@ -64,3 +64,8 @@ async def test_kill_9_loses_nothing_and_doubles_nothing(stack: Stack, victim: st
     await until(all_analysed, within_s=PROMISED_S, what="every message is stored and analysed")
     stored = Counter(m["content"] for m in await stack.messages() if m["wamid"] in sent)
     assert stored == Counter(sent.values())
+    asked = await stack.analyses_of(sent.values())
+    assert asked.keys() == set(sent.values())
+    if victim in ("ingest", "recorder", "redis"):
+        # Neither the worker nor what it records into died, so nothing was asked twice.
+        assert set(asked.values()) == {1}
