@@ -211,6 +211,7 @@ def clean() -> int:
     if is_held(INSTALLING):
         return fail("Another make is installing here: wait for it.")
     doomed = [ROOT / name for name in (".venv", ".local", *CACHES)]
+    doomed.append(ROOT / "tests" / "contract" / "supabase" / "node_modules")  # installed by the tests that need it
     scratch = scratch_dir(ROOT)
     if scratch.exists() and scratch.lstat().st_uid == os.getuid():
         doomed.append(scratch)
