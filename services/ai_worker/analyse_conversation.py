@@ -123,7 +123,8 @@ def _failed(answer: Answer, question: Question) -> dict[str, Any] | None:
             for message, step in steps.items()
             if step.retry_in_s is None
         ],
-        "retry_in_ms": int(min(pauses_s) * 1000) if pauses_s else None,
+        # The longest: a newcomer's short pause must not use up the tries of those before it.
+        "retry_in_ms": int(max(pauses_s) * 1000) if pauses_s else None,
         "isolate": any(step.isolate for step in steps.values()),
     }
 

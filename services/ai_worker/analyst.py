@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+from contextlib import suppress
 from uuid import UUID
 
 import structlog
@@ -86,6 +87,9 @@ class Analyst:
 
     async def drain(self, timeout_s: float) -> None:
         """Let what is in flight finish; give the rest back, due at once for another worker."""
+        with suppress(TimeoutError):
+            async with asyncio.timeout(timeout_s), self._claiming:
+                pass  # a claim under way in the database comes back with leases that are ours to carry or give back
         tasks = [task for _, task in self._held.values()]
         if tasks:
             await asyncio.wait(tasks, timeout=timeout_s)

@@ -17,6 +17,7 @@ from datetime import UTC, datetime, timedelta
 from decimal import Decimal
 from pathlib import Path
 from typing import Any
+from urllib.parse import urlsplit
 from uuid import UUID
 
 import anthropic
@@ -24,6 +25,7 @@ import httpx
 import psycopg
 import pytest
 import redis
+import rq
 from psycopg.rows import dict_row
 from rq.registry import FailedJobRegistry
 
@@ -46,6 +48,7 @@ from tests.integration.conftest import ClaudeSandbox
 from tests.world import PHONE_B, WABA_B, World, received, text_message, webhook
 
 ROOT = Path(__file__).resolve().parents[2]
+WORKER_ENDS_S = 28  # the orchestrator kills after 30
 MODEL = "claude-haiku-5-5"
 
 Row = dict[str, Any]
@@ -98,6 +101,14 @@ class Office:
 
     async def outcomes(self) -> list[str | None]:
         return [a["outcome"] for a in await self.attempts()]
+
+    async def tries(self) -> list[int]:
+        """How often each message was part of a call."""
+        return [m["ai_attempts"] for m in await self.messages()]
+
+    async def expire(self) -> None:
+        """Let every lease run out, instead of waiting for it."""
+        await self.rows("update app.conversation_work set lease_until = now() - interval '1 s' returning 1")
 
     async def work(self) -> list[Row]:
         return await self.rows(
@@ -208,7 +219,8 @@ async def test_an_analysis_keeps_its_version_price_and_the_call_it_came_from(off
     assert (analysis["message_id"], analysis["content_version"]) == (message["id"], 1)
     assert analysis["attempt_id"] == attempt["id"]
     assert analysis["result"]["sentiment"]["value"] == message["sentiment"]
-    assert (attempt["outcome"], attempt["attempt"], attempt["messages"]) == ("ok", 1, 1)
+    assert (attempt["outcome"], attempt["message_ids"]) == ("ok", [message["id"]])
+    assert message["ai_attempts"] == 1
     assert attempt["request_id"].startswith("req_")
     assert attempt["started_at"] < attempt["finished_at"]
     for row in (analysis, attempt):
@@ -246,7 +258,7 @@ async def test_costs_and_tokens_of_a_burst_add_up_to_the_call(office: Office) ->
         " sum(cache_write_tokens) as cache_write_tokens from public.message_analyses where attempt_id = %s",
         call["id"],
     )
-    assert total.pop("count") == call["messages"] == 3
+    assert total.pop("count") == len(call["message_ids"]) == 3
     assert total == {name: call[name] for name in total}
     assert call["cost_usd"] == call["cost_usd"].quantize(Decimal("0.00000001")) > 0
 
@@ -304,7 +316,7 @@ async def test_the_same_message_ten_times_at_once_is_analysed_once(office: Offic
     raw = webhook(text_message("Hello?", wamid="wamid.same"))
     webhooks = Webhooks(office.store)
 
-    async with working(office.analyst()):
+    async with working(office.analyst(clocks=Clocks(poll_every_s=0.05))):
         await asyncio.gather(*(webhooks.record([received(raw)], settle_s=0) for _ in range(10)))
         await office.all_end()
         await asyncio.gather(*(webhooks.record([received(raw)], settle_s=0) for _ in range(10)))
@@ -315,7 +327,7 @@ async def test_the_same_message_ten_times_at_once_is_analysed_once(office: Offic
 
 
 async def test_a_burst_within_the_settle_time_is_one_call(office: Office) -> None:
-    async with working(office.analyst()):
+    async with working(office.analyst(clocks=Clocks(poll_every_s=0.05))):
         for number in range(5):
             await office.record(f"Message {number}", settle_s=0.5)
         await office.all_end()
@@ -337,7 +349,8 @@ async def test_a_message_recorded_while_its_conversation_is_analysed_is_the_same
 
     assert await office.states() == [("done", None)] * 3
     assert office.claude.messages_per_call == [1, 2]
-    assert [(a["attempt"], a["outcome"]) for a in await office.attempts()] == [(1, "ok"), (1, "ok")]
+    assert await office.outcomes() == ["ok", "ok"]
+    assert await office.tries() == [1, 1, 1]
     assert await office.work() == []
 
 
@@ -367,6 +380,21 @@ async def test_a_message_edited_meanwhile_is_analysed_again(office: Office) -> N
     assert office.claude.calls == 2
     analyses = await office.rows("select content_version from public.message_analyses order by 1")
     assert [a["content_version"] for a in analyses] == [1, 2]
+
+
+async def test_a_message_edited_during_a_call_that_fails_is_tried_in_its_new_version(office: Office) -> None:
+    analyst = office.analyst()
+    office.claude.fault("refusal", latency_ms=400, times=1)
+    await office.record("something refused")
+    await analyst.claim_due()
+    await office.asked()
+
+    await office.rows("update public.whatsapp_messages set content = 'harmless', content_version = 2 returning 1")
+    await analyst.drain(10)
+    await office.try_all(analyst)
+
+    assert await office.states() == [("done", None)]
+    assert office.claude.calls == 2
 
 
 @pytest.mark.parametrize(
@@ -406,6 +434,63 @@ async def test_nothing_is_asked_about_a_blocked_conversation(office: Office) -> 
     assert office.claude.calls == 1
 
 
+@pytest.mark.parametrize(
+    ("arrange", "reason"),
+    [
+        ("update public.whatsapp_conversations set status = 'blocked' returning 1", "blocked"),
+        ("""update public.workspaces set settings = '{"ai_enabled": false}' returning 1""", "ai_off"),
+    ],
+)
+async def test_what_was_forbidden_after_recording_is_not_asked_either(
+    office: Office, arrange: str, reason: str
+) -> None:
+    await office.record("Hello?", "Anyone?")
+    await office.rows(arrange)
+
+    await finish_due(office.analyst())
+
+    assert await office.states() == [("skipped", reason)] * 2
+    assert await office.tries() == [0, 0]
+    assert await office.work() == await office.attempts() == []
+    assert office.claude.calls == 0
+
+
+async def test_what_was_forbidden_during_a_call_is_the_last_one_asked(office: Office) -> None:
+    analyst = office.analyst()
+    office.claude.fault(latency_ms=400)
+    await office.record("Hello?")
+    await analyst.claim_due()
+    await office.asked()
+
+    await office.record("Hello again?")
+    await office.rows("update public.whatsapp_conversations set status = 'blocked' returning 1")
+    await analyst.drain(10)
+
+    assert await office.states() == [("done", None), ("skipped", "blocked")]
+    assert await office.work() == []
+    assert office.claude.calls == 1
+
+
+@pytest.mark.parametrize(
+    "settings",
+    [
+        '{"intents": null}',
+        '{"intents": [{}]}',
+        '{"intents": [null, 7, {"name": ""}, {"name": 7}, {"name": "else", "description": 5}]}',
+        '{"intents": {"a": "b"}}',
+        '{"tone": 5}',
+        '{"ai_enabled": "yes"}',
+    ],
+)
+async def test_odd_settings_of_a_workspace_do_not_stop_its_analyses(office: Office, settings: str) -> None:
+    await office.rows("update public.workspaces set settings = %s returning 1", settings)
+    await office.record("Hello?")
+
+    await finish_due(office.analyst())
+
+    assert await office.states() == [("done", None)]
+
+
 # --- what goes wrong at Claude ----------------------------------------------------------------------------------------
 
 FAULTS = [
@@ -413,10 +498,10 @@ FAULTS = [
     ("truncation", "truncated", [1, 5]),
     ("nonsense", "nonsense", [1, 5]),
     ("invalid_json", "nonsense", [1, 5]),
-    ("overloaded", "overloaded", [5, 30, 120, 600, 1800]),
-    ("rate_limited", "overloaded", [5, 30, 120, 600, 1800]),
-    ("server_error", "unreachable", [5, 30, 120, 600, 1800]),
-    ("timeout", "timeout", [5, 30, 120, 600, 1800]),
+    ("overloaded", "overloaded", [5, 30, 120, 300, 600, 600, 600]),
+    ("rate_limited", "overloaded", [5, 30, 120, 300, 600, 600, 600]),
+    ("server_error", "unreachable", [5, 30, 120, 300, 600, 600, 600]),
+    ("timeout", "timeout", [5, 30, 120, 300, 600, 600, 600]),
 ]
 
 
@@ -428,18 +513,19 @@ async def test_a_fault_that_lasts_is_tried_on_schedule_and_ends_where_it_can_be_
     analyst = office.analyst(clocks=Clocks(claude_timeout_s=0.2 if mode == "timeout" else 10))
     await office.record("Hello?")
 
-    for pause_s in schedule:
+    for tried, pause_s in enumerate(schedule, 1):
         await finish_due(analyst)
         [work] = await office.work()
         assert pause_s - 3 < work["due_in_s"] <= pause_s
         assert (work["lease_until"], work["lease_token"]) == (None, None)
         assert await office.states() == [("pending", None)]
+        assert await office.tries() == [tried]
         await office.rows("update app.conversation_work set due_at = now() returning 1")
     await finish_due(analyst)
 
     assert await office.states() == [("failed", outcome)]
     assert await office.outcomes() == [outcome] * (len(schedule) + 1)
-    assert [a["attempt"] for a in await office.attempts()] == list(range(1, len(schedule) + 2))
+    assert await office.tries() == [len(schedule) + 1]
     assert office.claude.calls == len(schedule) + 1
     assert await office.work() == []
     assert await office.rows("select 1 from public.message_analyses") == []
@@ -450,9 +536,9 @@ async def test_nobody_answering_is_told_and_tried_again(office: Office) -> None:
 
     tries = await office.try_all(office.analyst(base_url=f"http://127.0.0.1:{any_free_port()}"))
 
-    assert tries == 6
+    assert tries == 8
     assert await office.states() == [("failed", "unreachable")]
-    assert await office.outcomes() == ["unreachable"] * 6
+    assert await office.outcomes() == ["unreachable"] * 8
 
 
 @pytest.mark.parametrize(
@@ -489,7 +575,7 @@ async def test_given_up_messages_do_not_hold_up_the_next_one(office: Office) -> 
     await finish_due(office.analyst())
 
     assert await office.states() == [("failed", "refused"), ("done", None)]
-    assert (await office.attempts())[-1]["attempt"] == 1
+    assert await office.tries() == [1, 1]
 
 
 async def test_writing_on_during_claudes_bad_hour_uses_up_no_tries(office: Office) -> None:
@@ -506,6 +592,7 @@ async def test_writing_on_during_claudes_bad_hour_uses_up_no_tries(office: Offic
 
     assert office.claude.calls == 3  # one that failed, then 20 and 1 messages
     assert await office.states() == [("done", None)] * 21
+    assert await office.tries() == [2] + [1] * 20
 
 
 @contextlib.asynccontextmanager
@@ -532,9 +619,57 @@ async def test_a_key_that_is_not_taken_is_told_and_tried_again(office: Office) -
     async with server_that_answers(401, {"content-type": "application/json"}, error) as url:
         tries = await office.try_all(office.analyst(base_url=url))
 
-    assert tries == 6
-    assert await office.outcomes() == ["not_authorised"] * 6
+    assert tries == 8
+    assert await office.outcomes() == ["not_authorised"] * 8
     assert await office.states() == [("failed", "not_authorised")]
+
+
+@pytest.mark.parametrize(
+    ("content_type", "body"),
+    [
+        ("text/html", b"<h1>Please sign in to the corporate proxy</h1>"),
+        ("application/json", b"{}"),
+        ("application/json", b'{"type": "message", "content": null, "usage": null}'),
+        ("application/json", b'{"type": "mess'),
+        ("application/json", b"null"),
+        ("application/json", b"[]"),
+        (
+            "application/json",
+            b'{"content": [{"type": "text", "text": null}], "usage": {"input_tokens": 1, "output_tokens": 1}}',
+        ),
+    ],
+)
+async def test_a_200_that_is_no_message_is_nonsense(office: Office, content_type: str, body: bytes) -> None:
+    await office.record("Hello?")
+
+    async with server_that_answers(200, {"content-type": content_type}, body) as url:
+        await finish_due(office.analyst(base_url=url))
+
+    assert await office.outcomes() == ["nonsense"]
+    [work] = await office.work()
+    assert 0 < work["due_in_s"] <= 1
+
+
+def _entry(ref: str) -> Row:
+    names = ("sentiment", "intent", "summary", "suggested_response", "priority")
+    said = {"ref": ref, "sentiment": "neutral", "sentiment_score": 0, "intent": "other", "priority": "low"}
+    said |= {"summary": "s", "suggested_response": "r", "language": "en"}
+    return said | {f"{name}_confidence": 1 for name in names} | {f"{name}_evidence": "" for name in names}
+
+
+async def test_a_call_that_wrote_an_odd_number_of_tokens_to_the_cache_adds_up(office: Office) -> None:
+    await office.record("Hello?", "Anyone?")
+    said = {"entries": [_entry("m1"), _entry("m2")]}
+    usage = {"cache_creation_input_tokens": 1, "cache_read_input_tokens": 0, "input_tokens": 0, "output_tokens": 0}
+    message: Row = {"id": "msg_1", "type": "message", "role": "assistant", "model": MODEL, "stop_reason": "end_turn"}
+    message |= {"content": [{"type": "text", "text": json.dumps(said)}], "usage": usage}
+
+    async with server_that_answers(200, {"content-type": "application/json"}, json.dumps(message).encode()) as url:
+        await finish_due(office.analyst(base_url=url))
+
+    [call] = await office.attempts()
+    [shares] = await office.rows("select sum(cost_usd) as cost_usd from public.message_analyses")
+    assert shares["cost_usd"] == call["cost_usd"] == Decimal("0.00000013")
 
 
 async def test_retry_after_is_honoured_when_it_is_longer_up_to_ten_minutes(office: Office) -> None:
@@ -547,7 +682,8 @@ async def test_retry_after_is_honoured_when_it_is_longer_up_to_ten_minutes(offic
             await finish_due(office.analyst(base_url=url))
         [work] = await office.work()
         waits[asked_s] = work["due_in_s"]
-        await office.rows("update app.conversation_work set due_at = now(), attempts = 0 returning 1")
+        await office.rows("update app.conversation_work set due_at = now() returning 1")
+        await office.rows("update public.whatsapp_messages set ai_attempts = 0 returning 1")
 
     expected = {"60": 60, "1": 5, "86400": 600, "nonsense": 5, "nan": 5, "-1": 5}
     assert {
@@ -584,7 +720,7 @@ async def test_every_status_has_an_outcome_whatever_the_body(office: Office) -> 
 
 @pytest.mark.parametrize(
     ("mode", "reason", "calls"),
-    [("nonsense", "nonsense", 8), ("truncation", "truncated", 8), ("refusal", "refused", 6)],
+    [("nonsense", "nonsense", 7), ("truncation", "truncated", 7), ("refusal", "refused", 6)],
 )
 async def test_one_bad_message_costs_its_neighbours_nothing(office: Office, mode: str, reason: str, calls: int) -> None:
     office.claude.fault(mode, match="POISON")
@@ -593,7 +729,39 @@ async def test_one_bad_message_costs_its_neighbours_nothing(office: Office, mode
     await office.try_all(office.analyst())
 
     assert await office.states() == [("done", None)] * 4 + [("failed", reason)]
-    assert office.claude.calls == calls  # all five, then one by one, the bad one as often as its schedule says
+    assert office.claude.calls == calls  # all five, then one by one, the bad one until its schedule ends
+    assert (await office.tries())[:4] == [2] * 4
+
+
+@pytest.mark.parametrize("mode", ["refusal", "nonsense"])
+async def test_a_bad_message_given_up_does_not_spoil_those_after_it(office: Office, mode: str) -> None:
+    office.claude.fault(mode, match="POISON")
+    await office.record("one", "POISON", "three", "four")
+
+    await office.try_all(office.analyst())
+
+    assert [state for state, _ in await office.states()] == ["done", "failed", "done", "done"]
+
+
+async def test_a_message_that_arrives_late_has_all_its_tries(office: Office) -> None:
+    office.claude.fault("overloaded")
+    analyst = office.analyst()
+    await office.record("first")
+    for _ in range(7):
+        await office.rows("update app.conversation_work set due_at = now() returning 1")
+        await finish_due(analyst)
+
+    await office.record("last")
+    await office.rows("update app.conversation_work set due_at = now() returning 1")
+    await finish_due(analyst)
+
+    assert await office.states() == [("failed", "overloaded"), ("pending", None)]
+    assert await office.tries() == [8, 1]
+    [work] = await office.work()
+    assert 2 < work["due_in_s"] <= 5
+    office.claude.fault()
+    await office.try_all(analyst)
+    assert await office.states() == [("failed", "overloaded"), ("done", None)]
 
 
 async def test_a_bad_conversation_costs_others_nothing(office: Office) -> None:
@@ -638,7 +806,7 @@ async def test_a_worker_that_comes_back_late_doubles_nothing(office: Office) -> 
     await slow.claim_due()
     await office.asked()
 
-    await office.rows("update app.conversation_work set lease_until = now() - interval '1 s' returning 1")
+    await office.expire()
     await finish_due(quick)
     [before] = await office.messages()
     assert await office.outcomes() == ["lost", "ok"]
@@ -647,7 +815,8 @@ async def test_a_worker_that_comes_back_late_doubles_nothing(office: Office) -> 
     assert await office.messages() == [before]
     assert before["ai_state"] == "done"
     late, timely = await office.attempts()
-    assert (late["outcome"], late["attempt"], timely["attempt"]) == ("ok", 1, 2)
+    assert late["outcome"] == "ok"
+    assert before["ai_attempts"] == 2
     assert late["cost_usd"] > 0  # paid all the same
     assert [a["attempt_id"] for a in await office.rows("select attempt_id from public.message_analyses")] == [
         timely["id"]
@@ -705,7 +874,7 @@ async def test_without_renewal_another_takes_over(office: Office) -> None:
 
     assert await office.states() == [("done", None)]
     assert await office.outcomes() == ["lost", "ok"]
-    assert [a["attempt"] for a in await office.attempts()] == [1, 2]
+    assert await office.tries() == [2]
     await dying.drain(0)
     assert await office.outcomes() == ["lost", "ok"]
 
@@ -716,14 +885,133 @@ async def test_a_message_that_kills_every_worker_is_given_up(office: Office) -> 
 
     for death in range(1, MOST_ATTEMPTS + 1):
         [claimed] = (await claim(rows, limit=8)).work
-        assert claimed.attempt == death
-        await office.rows("update app.conversation_work set lease_until = now() - interval '1 s' returning 1")
+        assert [m["attempt"] for m in claimed.context["new_messages"]] == [death]
+        await office.expire()
     assert (await claim(rows, limit=8)).work == []
 
     assert await office.states() == [("failed", "worker_lost")]
     assert await office.outcomes() == ["lost"] * MOST_ATTEMPTS
     assert await office.work() == []
     assert office.claude.calls == 0
+
+
+async def test_a_message_that_arrives_after_the_last_death_is_not_given_up_unread(office: Office) -> None:
+    rows = AnalysisWork(office.store)
+    await office.record("kills workers")
+    for _ in range(MOST_ATTEMPTS):
+        assert (await claim(rows, limit=8)).work
+        await office.expire()
+
+    await office.record("harmless")
+    await office.try_all(office.analyst())
+
+    assert await office.states() == [("failed", "worker_lost"), ("done", None)]
+
+
+async def test_a_message_that_kills_workers_takes_no_neighbour_with_it(office: Office) -> None:
+    rows = AnalysisWork(office.store)
+    await office.record("kills workers", "harmless", "harmless too")
+    seen: list[list[int]] = []
+
+    while (await office.states())[0][0] == "pending":
+        [claimed] = (await claim(rows, limit=8)).work
+        seen.append([m["attempt"] for m in claimed.context["new_messages"]])
+        await office.expire()
+        assert len(seen) <= MOST_ATTEMPTS + 1
+    await office.try_all(office.analyst())
+
+    assert seen[:4] == [[1, 1, 1], [2, 2, 2], [3, 3, 3], [4]]  # from then on looked at alone
+    assert await office.states() == [("failed", "worker_lost"), ("done", None), ("done", None)]
+
+
+async def test_a_late_finish_and_a_claim_do_not_deadlock(office: Office) -> None:
+    rows = AnalysisWork(office.store)
+    people = 5
+    for person in range(people):
+        await office.record("Hello?", person=person)
+    paid: list[int] = []
+
+    for _ in range(20):
+        late = (await claim(rows, limit=people)).work
+        assert len(late) == people
+        await office.expire()
+        await asyncio.gather(
+            *(
+                rows.finish(
+                    work.lease,
+                    attempt={"id": work.attempt_id, "outcome": "ok", "cost_usd": "0.1"},
+                    results=[],
+                    failed=None,
+                    most_messages=20,
+                )
+                for work in late
+            ),
+            claim(rows, limit=people),
+            claim(rows, limit=people),
+        )
+        paid += [work.attempt_id for work in late]
+        await office.expire()
+        await office.rows("update public.whatsapp_messages set ai_attempts = 0 returning 1")
+
+    costs = {a["id"]: (a["outcome"], a["cost_usd"]) for a in await office.attempts()}
+    assert [costs[attempt_id] for attempt_id in paid] == [("ok", Decimal("0.1"))] * 100
+
+
+async def test_a_finish_that_comes_while_another_claims_books_its_price(office: Office, database: Database) -> None:
+    rows = AnalysisWork(office.store)
+    await office.record("Hello?")
+    [work] = (await claim(rows, limit=8)).work
+    await office.expire()
+    attempt = {"id": work.attempt_id, "outcome": "ok", "cost_usd": "0.1"}
+
+    async with await psycopg.AsyncConnection.connect(database.url()) as third:
+        await third.execute("select from app.analysis_attempts for update")
+        claiming = asyncio.create_task(claim(rows, limit=8))
+        await sessions_wait(office, 1)  # the claim holds the work row, and wants the attempt
+        finishing = asyncio.create_task(
+            rows.finish(work.lease, attempt=attempt, results=[], failed=None, most_messages=20)
+        )
+        await sessions_wait(office, 2)
+        await third.rollback()
+    claimed, finished = await asyncio.gather(claiming, finishing)
+
+    assert [w.lease.conversation_id for w in claimed.work] == [work.lease.conversation_id]
+    assert finished is None
+    assert [(a["outcome"], a["cost_usd"]) for a in await office.attempts()] == [("ok", Decimal("0.1")), (None, None)]
+
+
+async def test_a_claim_passes_by_what_is_being_finished(office: Office, database: Database) -> None:
+    rows = AnalysisWork(office.store)
+    await office.record("Hello?")
+    [work] = (await claim(rows, limit=8)).work
+    await office.expire()
+    attempt = {"id": work.attempt_id, "outcome": "ok", "cost_usd": "0.1"}
+
+    async with await psycopg.AsyncConnection.connect(database.url()) as third:
+        await third.execute("select from app.analysis_attempts for update")
+        finishing = asyncio.create_task(
+            rows.finish(work.lease, attempt=attempt, results=[], failed=None, most_messages=20)
+        )
+        await sessions_wait(office, 1)  # the finish holds the work row, and wants the attempt
+        async with asyncio.timeout(5):
+            assert (await claim(rows, limit=8)).work == []
+        await third.rollback()
+    await finishing
+
+    first, *_ = await office.attempts()
+    assert (first["outcome"], first["cost_usd"]) == ("ok", Decimal("0.1"))
+
+
+async def sessions_wait(office: Office, sessions: int) -> None:
+    """Wait until so many sessions wait for a lock."""
+
+    async def they_wait() -> bool:
+        [found] = await office.rows(
+            "select count(*) from pg_stat_activity where datname = current_database() and wait_event_type = 'Lock'"
+        )
+        return bool(found["count"] == sessions)
+
+    await until(they_wait, what=f"{sessions} sessions wait for a lock")
 
 
 # --- draining ---------------------------------------------------------------------------------------------------------
@@ -754,18 +1042,40 @@ async def test_draining_gives_back_what_cannot_finish(office: Office) -> None:
 
     assert sorted(await office.states()) == [("done", None), ("pending", None)]
     [work] = await office.work()
-    assert (work["attempts"], work["lease_until"], work["lease_token"]) == (0, None, None)
+    assert (work["lease_until"], work["lease_token"]) == (None, None)
     assert work["due_in_s"] <= 0
+    assert {m["content"]: m["ai_attempts"] for m in await office.messages()} == {"slow one": 0, "quick one": 1}
     assert sorted(a or "" for a in await office.outcomes()) == ["ok", "released"]
     office.claude.fault()
     await finish_due(office.analyst())
-    assert (await office.attempts())[-1]["attempt"] == 1
+    assert await office.tries() == [1, 1]
     assert await office.states() == [("done", None)] * 2
 
 
 async def test_draining_with_nothing_in_flight_takes_no_time(office: Office) -> None:
     async with asyncio.timeout(0.5):
         await office.analyst().drain(20)
+
+
+async def test_draining_claims_nothing_for_those_who_wait_for_a_slot(office: Office) -> None:
+    office.claude.fault(latency_ms=800)
+    analyst = office.analyst(slots=1)
+    await office.record("one", person=1)
+    await analyst.claim_due()
+    await office.record("two", person=2)
+    waking = asyncio.create_task(analyst.wake())
+    await office.asked()
+
+    analyst.stop_claiming()
+    async with asyncio.timeout(0.5):
+        await waking
+    await analyst.drain(10)
+
+    assert {m["content"]: (m["ai_state"], m["ai_attempts"]) for m in await office.messages()} == {
+        "one": ("done", 1),
+        "two": ("pending", 0),
+    }
+    assert office.claude.calls == 1
 
 
 # --- fairness ---------------------------------------------------------------------------------------------------------
@@ -803,6 +1113,24 @@ async def test_a_claim_says_when_the_next_falls_due(office: Office) -> None:
     assert waiting.work == []
     assert waiting.next_due_in_s is not None
     assert 28 < waiting.next_due_in_s <= 30
+
+
+async def test_an_idle_analyst_polls_at_its_pace_and_no_faster(office: Office) -> None:
+    idle = await claim(AnalysisWork(office.store), limit=8)
+
+    assert idle.next_due_in_s is None
+    assert await office.analyst().claim_due() == Clocks().poll_every_s
+
+
+async def test_what_another_holds_is_not_waited_for(office: Office) -> None:
+    rows = AnalysisWork(office.store)
+    await office.record("Hello?")
+
+    first = await claim(rows, limit=8)
+    second = await claim(rows, limit=8)
+
+    assert len(first.work) == 1
+    assert (first.next_due_in_s, second.next_due_in_s) == (None, None)
 
 
 async def test_claimers_side_by_side_never_hold_the_same_conversation(office: Office) -> None:
@@ -1044,11 +1372,103 @@ async def test_sigterm_ends_a_worker_that_has_no_redis(workers: Workers) -> None
     assert await worker.exit_code(within_s=5) == 0
 
 
+class HangingRedis:
+    """A way to Redis that delays replies, or lets none through."""
+
+    def __init__(self, port: int) -> None:
+        self.delay_s = 0.0
+        self.hangs = False
+        self._port = port
+
+    async def __call__(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        replies, commands = await asyncio.open_connection("127.0.0.1", self._port)
+        await asyncio.gather(self._pump(reader, commands), self._pump(replies, writer, is_reply=True))
+
+    async def _pump(
+        self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter, *, is_reply: bool = False
+    ) -> None:
+        with contextlib.suppress(OSError):
+            while data := await reader.read(65_536):
+                if is_reply:
+                    await asyncio.sleep(self.delay_s)
+                while self.hangs:
+                    await asyncio.sleep(0.05)
+                writer.write(data)
+                await writer.drain()
+        writer.close()
+
+
+@contextlib.asynccontextmanager
+async def hanging_redis(url: str) -> AsyncIterator[tuple[HangingRedis, str]]:
+    """A way to the Redis at this address, and the address of that way."""
+    port = urlsplit(url).port
+    assert port
+    way = HangingRedis(port)
+    server = await asyncio.start_server(way, "127.0.0.1", 0)
+    try:
+        yield way, url.replace(str(port), str(server.sockets[0].getsockname()[1]))
+    finally:
+        way.hangs = False
+        server.close()
+
+
+async def test_sigterm_while_the_worker_says_hello_to_redis_is_not_lost(workers: Workers, empty_redis: str) -> None:
+    async with hanging_redis(empty_redis) as (way, url):
+        way.delay_s = 0.5
+        worker = await workers.start(url)
+
+        async def started() -> bool:
+            return bool(worker.events("process.started"))
+
+        await until(started, what="it has begun to connect")
+        await asyncio.sleep(0.1)
+        worker.process.send_signal(signal.SIGTERM)
+
+        assert await worker.exit_code(within_s=10) == 0
+
+
+async def test_sigterm_ends_a_worker_whose_redis_hangs(workers: Workers, empty_redis: str, queue: Queue) -> None:
+    async with hanging_redis(empty_redis) as (way, url):
+        worker = await workers.start(url)
+        await queue.wake()
+        await queue.empty()
+        way.hangs = True
+
+        worker.process.send_signal(signal.SIGTERM)
+
+        assert await worker.exit_code(within_s=WORKER_ENDS_S) == 0
+
+
+async def test_sigterm_ends_a_worker_whose_wake_up_waits_for_a_slot(
+    office: Office, workers: Workers, queue: Queue, empty_redis: str
+) -> None:
+    office.claude.fault(latency_ms=1_500)
+    worker = await workers.start(empty_redis, SLOTS="1")
+    await office.record("one", person=1)
+    await queue.wake()
+    await office.asked()
+    await office.record("two", person=2)
+    await queue.wake()
+
+    async def a_job_waits_for_the_slot() -> bool:
+        at_work = rq.Worker.all(connection=queue.connection)
+        return any(w.get_state() == "busy" for w in at_work)
+
+    await until(a_job_waits_for_the_slot, what="a wake-up waits for the slot")
+    worker.process.send_signal(signal.SIGTERM)
+
+    assert await worker.exit_code(within_s=6) == 0
+    assert {m["content"]: m["ai_state"] for m in await office.messages()} == {"one": "done", "two": "pending"}
+    [left] = await office.work()
+    assert left["lease_token"] is None
+    assert office.claude.calls == 1
+
+
 async def test_sigterm_lets_a_call_in_flight_finish(
     office: Office, workers: Workers, queue: Queue, empty_redis: str
 ) -> None:
     worker = await workers.start(empty_redis)
-    office.claude.fault(latency_ms=2_000)
+    office.claude.fault(latency_ms=1_000)
     await office.record("Hello?")
     await queue.wake()
     await office.asked()

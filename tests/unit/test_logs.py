@@ -20,7 +20,7 @@ ROOT = Path(__file__).resolve().parents[2]
 PHONE = "12025550117"
 
 
-def lines_of(program: str, *, level: str = "info") -> list[dict[str, Any]]:
+def lines_of(program: str, *, level: str = "info", exit_code: int = 0) -> list[dict[str, Any]]:
     """Run a program with our logs set up, in a process of its own: logging is set up once a process."""
     prelude = f"""
         import asyncio, logging, threading
@@ -36,7 +36,7 @@ def lines_of(program: str, *, level: str = "info") -> list[dict[str, Any]]:
         text=True,
         timeout=30,
     )
-    assert run.returncode == 0, run.stderr
+    assert run.returncode == exit_code, run.stderr
     assert run.stderr == ""
     return [json.loads(line) for line in run.stdout.splitlines()]
 
@@ -163,6 +163,63 @@ def test_an_endless_chain_of_errors_is_cut() -> None:
     assert all(len(error["at"]) <= 12 for error in line["errors"])
 
 
+def test_an_exception_group_names_its_members() -> None:
+    [line] = lines_of(f"""
+        try:
+            raise ExceptionGroup("several", [ValueError("{PHONE}"), ExceptionGroup("more", [KeyError("{PHONE}")])])
+        except ExceptionGroup:
+            log.exception("x")
+    """)
+
+    assert [error["error"] for error in line["errors"]] == [
+        "ExceptionGroup",
+        "ValueError",
+        "ExceptionGroup",
+        "KeyError",
+    ]
+    assert PHONE not in json.dumps(line)
+
+
+@pytest.mark.parametrize(
+    ("program", "event", "exit_code"),
+    [
+        ('raise ValueError("{PHONE}")', "process.crashed", 1),
+        (
+            'thread = threading.Thread(target=int, args=["{PHONE}x"])\nthread.start()\nthread.join()',
+            "thread.crashed",
+            0,
+        ),
+    ],
+)
+def test_an_error_nobody_caught_is_a_log_line_without_its_words(program: str, event: str, exit_code: int) -> None:
+    [line] = lines_of(program.replace("{PHONE}", PHONE), exit_code=exit_code)
+
+    assert (line["event"], line["level"]) == (event, "critical")
+    assert [error["error"] for error in line["errors"]] == ["ValueError"]
+    assert PHONE not in json.dumps(line)
+
+
+def test_a_task_nobody_awaited_is_told_without_its_words() -> None:
+    [line] = lines_of(f"""
+        import gc
+
+        async def main():
+            async def fails():
+                raise ValueError("{PHONE}")
+            task = asyncio.create_task(fails())
+            await asyncio.sleep(0)
+            await asyncio.sleep(0)
+            del task
+            gc.collect()
+
+        asyncio.run(main())
+    """)
+
+    assert (line["event"], line["level"]) == ("Task exception was never retrieved", "error")
+    assert [error["error"] for error in line["errors"]] == ["ValueError"]
+    assert PHONE not in json.dumps(line)
+
+
 # --- traces -----------------------------------------------------------------------------------------------------------
 
 GOOD = b"00-4bf92f3577b34da6a3ce929d0e0e4736-00f067aa0ba902b7-01"
@@ -184,6 +241,7 @@ def test_a_callers_trace_is_continued() -> None:
         GOOD.replace(b"00f067aa0ba902b7", b"0" * 16),
         b"ff" + GOOD[2:],
         GOOD + b"-00",
+        GOOD + b"\n",
         b" " + GOOD,
         b"\xff" * 55,
     ],

@@ -249,8 +249,13 @@ def test_of_two_entries_about_one_message_the_first_counts() -> None:
         {"summary": ""},
         {"suggested_response": ""},
         {"summary": None},
+        *({name: blank} for name in ("summary", "suggested_response") for blank in ("  ", "\x00", " \x00\n")),
         {"sentiment_score": "very"},
         {"sentiment_score": None},
+        {"sentiment_score": float("nan")},
+        {"sentiment_score": float("-inf")},
+        {"intent_confidence": float("nan")},
+        {"priority_confidence": float("inf")},
         {"language": 7},
         {"summary": ["a", "list"]},
         {"ref": 1},
@@ -282,10 +287,11 @@ def test_numbers_out_of_range_are_clamped(said: float, score: float, confidence:
 
 
 @pytest.mark.parametrize("name", ["summary", "suggested_response", "language", "sentiment_evidence"])
-def test_a_null_character_is_made_storable(name: str) -> None:
-    [found] = accepted(question("one"), entry(**{name: "a\x00b"}))
+@pytest.mark.parametrize(("said", "stored"), [("a\x00b", "ab"), ("a\ud83db", "a?b"), (" a b\x00\n", "a b")])
+def test_what_the_database_refuses_is_made_storable(name: str, said: str, stored: str) -> None:
+    [found] = accepted(question("one"), entry(**{name: said}))
 
-    assert getattr(found.entry, name) == "ab"
+    assert getattr(found.entry, name) == stored
 
 
 @pytest.mark.parametrize(

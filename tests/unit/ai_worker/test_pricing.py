@@ -27,6 +27,7 @@ def in_the_column(cost: Decimal) -> Decimal:
         (Usage(input_tokens=1), "0.0000001"),
         (Usage(output_tokens=1), "0.0000005"),
         (Usage(cache_read_tokens=1), "0.00000001"),
+        (Usage(cache_write_tokens=1), "0.00000013"),  # 12.5 units: rounded once, as the column would
         (Usage(cache_write_tokens=2), "0.00000025"),
         (Usage(1_000_000, 1_000_000, 1_000_000, 1_000_000), "0.735"),
     ],
@@ -55,6 +56,13 @@ def test_shares_add_up_to_the_tokens_and_differ_by_one_at_most(usage: Usage, par
         counts = [getattr(part, name) for part in shares]
         assert sum(counts) == getattr(usage, name)
         assert max(counts) - min(counts) <= 1
+
+
+@given(usage=usages, parts=st.integers(1, 40), model=st.sampled_from(sorted(PRICES)))
+def test_shares_add_up_to_the_cost_as_its_column_keeps_it(usage: Usage, parts: int, model: str) -> None:
+    cost = cost_usd(model, usage)
+
+    assert sum(part for _, part in share(usage, cost, parts=parts)) == in_the_column(cost) == cost
 
 
 @given(cost=st.decimals(min_value=0, max_value=9999, places=8), parts=st.integers(1, 40))

@@ -94,6 +94,17 @@ def test_a_wrong_value_is_named_but_never_printed(
     assert [line.split()[0] for line in refusal(AiWorkerSettings, capsys)[1:]] == [name]
 
 
+def test_a_variable_named_like_a_group_is_told_not_thrown(
+    capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("DATABASE", SECRET)
+
+    [line] = refusal(AiWorkerSettings, capsys)
+
+    assert line.startswith("Cannot start: services.ai_worker: ")
+    assert '"database"' in line
+
+
 def test_settings_once_built_show_no_secret(monkeypatch: pytest.MonkeyPatch) -> None:
     for name in ("DATABASE_URL", "REDIS_URL", "ANTHROPIC_API_KEY"):
         monkeypatch.setenv(name, SECRET)

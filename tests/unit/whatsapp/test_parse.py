@@ -229,9 +229,7 @@ def test_times_come_as_text_or_number_in_seconds_or_milliseconds(timestamp: obje
     assert only_message(body_of(text(timestamp=timestamp))).sent_at == datetime.fromtimestamp(1763802000, UTC)
 
 
-@pytest.mark.parametrize(
-    "timestamp", [None, "", "yesterday", True, [], {}, 0, -1, "-5", "nan", "inf", 10**400, "1e400"]
-)
+@pytest.mark.parametrize("timestamp", [None, "", "yesterday", True, [], {}, 0, -1, "-5", "nan", 10**400])
 def test_a_time_nobody_can_read_does_not_cost_the_message(timestamp: object) -> None:
     assert only_message(body_of(text(timestamp=timestamp))).sent_at is None
 
@@ -245,6 +243,28 @@ def test_a_message_from_more_than_a_day_ahead_is_set_aside(ahead: timedelta, kep
 
     assert bool(parsed.messages) is kept
     assert [q.reason for q in parsed.quarantined] == ([] if kept else ["time_a_day_ahead"])
+
+
+@pytest.mark.parametrize(
+    "timestamp",
+    ["253402300800", 253402300800, 300000000000, "999999999999", 999999999999, "999999999999999", "inf", "1e400"],
+)
+def test_a_time_past_every_calendar_is_more_than_a_day_ahead(timestamp: object) -> None:
+    parsed = parse_webhook(body_of(text(timestamp=timestamp)), now=NOW)
+
+    assert parsed.messages == ()
+    assert [q.reason for q in parsed.quarantined] == ["time_a_day_ahead"]
+
+
+@pytest.mark.parametrize("wa_id", ["12025550117\n", "١٢٠٢٥٥٥٠", "１２０２５５５", "+", "1202"])
+def test_a_phone_id_is_ascii_digits_and_nothing_else(wa_id: str) -> None:
+    assert parse_webhook(body_of(text(**{"from": wa_id})), now=NOW).messages == ()
+
+
+def test_a_user_id_ends_where_it_ends() -> None:
+    message = only_message(body_of(text(from_user_id="US.1\n")))
+
+    assert (message.sender_user_id, message.sender_wa_id) == (None, "12025550117")
 
 
 def test_a_user_id_of_another_shape_is_none_and_the_phone_identifies() -> None:
