@@ -159,13 +159,13 @@ def start(folder: Path) -> Iterator[SupabaseLite]:
 
 def install() -> None:
     """Bring `supabase/node_modules` up to its lock; nothing to do takes milliseconds."""
+    _require_node()
     stamp = HERE / "node_modules" / ".parley-lock"
     digest = hashlib.sha256((HERE / "package-lock.json").read_bytes()).hexdigest()
     with (HERE / "package-lock.json").open("rb") as lock:
         fcntl.flock(lock, fcntl.LOCK_EX)  # one installs, the others wait
         if stamp.exists() and stamp.read_text() == digest:
             return
-        _require_node()
         done = subprocess.run(
             ["npm", "ci", "--no-audit", "--no-fund"],
             cwd=HERE,
