@@ -445,7 +445,7 @@ async def test_a_pooled_connection_that_forgets_its_role_is_anon(
 ) -> None:
     world = filled.world
     await api_store.call("me", {}, as_user=world.claims(world.owner_a))
-    await service_store.call("claim_webhook_bodies", {"p_limit": 1, "p_hold_ms": 1})
+    await service_store.call("claim_webhook_bodies", {"p_limit": 1, "p_max_bytes": 1, "p_hold_ms": 1})
     await Webhooks(ingest_store).store_bodies([received(b"x").body])
 
     for store in (api_store, service_store, ingest_store):
