@@ -7,10 +7,10 @@ REAL := DATABASE_URL REDIS_URL CACHE_REDIS_URL ANTHROPIC_API_KEY ANTHROPIC_BASE_
 	WHATSAPP_APP_SECRETS WHATSAPP_VERIFY_TOKEN
 
 .DEFAULT_GOAL := help
-.PHONY: help run demo test lint fmt bench migrate lock clean .local-tools .dev-tools
+.PHONY: help run demo test lint fmt bench migrate env env-example compose-smoke lock clean .local-tools .dev-tools
 
 help: ## Show this list
-	@sed -n 's/^\([a-z]*\):[^#]*## \(.*\)/  make \1|\2/p' $(firstword $(MAKEFILE_LIST)) | while IFS='|' read -r name text; do printf '%-16s %s\n' "$$name" "$$text"; done
+	@sed -n 's/^\([a-z-]*\):[^#]*## \(.*\)/  make \1|\2/p' $(firstword $(MAKEFILE_LIST)) | while IFS='|' read -r name text; do printf '%-20s %s\n' "$$name" "$$text"; done
 
 run: .local-tools ## Start everything on this machine and stay; Ctrl-C stops it (options: args="--help")
 	@exec $(VENV)/python -m deploy.local run $(args)
@@ -36,6 +36,15 @@ bench: .dev-tools ## Measure against this machine's limits (one of them: only=NA
 
 migrate: .local-tools ## Apply the migrations to the database DATABASE_URL names
 	@exec $(VENV)/python -m shared.store.migrate
+
+env: .local-tools ## Write .env for docker compose, with fresh secrets (options: args="--hosted")
+	@$(VENV)/python -m deploy.compose.env $(args)
+
+env-example: .local-tools ## Write .env.example anew from the settings classes
+	@$(VENV)/python -m deploy.compose.env --example
+
+compose-smoke: .local-tools ## Build the image, run everything in containers, break it, look at it (minutes)
+	@exec $(VENV)/python -m deploy.compose.smoke $(args)
 
 lock: .dev-tools ## Resolve pyproject.toml anew into requirements/*.txt
 	$(COMPILE) pyproject.toml -o requirements/runtime.txt
