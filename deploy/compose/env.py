@@ -211,7 +211,8 @@ _HEAD = """\
 # Generated from the settings classes by `make env-example`; do not edit. `make env` writes a .env that works.
 #
 # Each process takes the variables that name it and no others. A process that lacks one stops at once and lists all that
-# are missing or wrong. Empty counts as not set. Secrets never appear in logs or errors.
+# are missing or wrong. Empty counts as not set. Secrets never appear in logs or errors; each may also come from a file:
+# DATABASE_URL_FILE=/run/secrets/database_url instead of DATABASE_URL (without compose, or through an override file).
 """
 
 

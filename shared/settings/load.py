@@ -9,6 +9,7 @@ from pydantic import BaseModel, ValidationError
 from pydantic_settings import SettingsError
 
 from shared.settings.groups import ProcessSettings
+from shared.settings.secret_files import UnusableSecretFiles
 
 SettingsT = TypeVar("SettingsT", bound=ProcessSettings)
 
@@ -24,11 +25,15 @@ def load(settings: type[SettingsT]) -> SettingsT:
     except ValidationError as error:
         sys.stderr.write(f"{problems(settings, error)}\n")
         raise SystemExit(2) from None
+    except UnusableSecretFiles as error:
+        lines = [_headline(settings), *(f"  {name:<24} {problem}" for name, problem in error.problems.items())]
+        sys.stderr.write("\n".join(lines) + "\n")
+        raise SystemExit(2) from None
 
 
 def problems(settings: type[ProcessSettings], error: ValidationError) -> str:
     """Name every setting that is missing or wrong, with its meaning; never a value."""
-    lines = [f"Cannot start: {settings.__module__.rsplit('.', 1)[0]} lacks settings."]
+    lines = [_headline(settings)]
     for problem in error.errors(include_input=False, include_url=False, include_context=False):
         path = [str(part) for part in problem["loc"]]
         missing = (
@@ -38,6 +43,10 @@ def problems(settings: type[ProcessSettings], error: ValidationError) -> str:
             what = "is missing" if problem["type"] == "missing" else problem["msg"]
             lines.append(f"  {'_'.join(name).upper():<24} {what}. {meaning or ''}".rstrip())
     return "\n".join(lines)
+
+
+def _headline(settings: type[ProcessSettings]) -> str:
+    return f"Cannot start: {settings.__module__.rsplit('.', 1)[0]} lacks settings."
 
 
 def _missing_below(model: type[BaseModel], path: list[str]) -> list[tuple[list[str], str | None]]:
