@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import argparse
 import contextlib
+import datetime
 import functools
 import hashlib
 import hmac
@@ -32,6 +33,10 @@ from pathlib import Path
 from typing import Any
 
 import httpx
+from cryptography import x509
+from cryptography.hazmat.primitives import hashes, serialization
+from cryptography.hazmat.primitives.asymmetric import ec
+from cryptography.x509.oid import NameOID
 from rich.console import Console
 from rich.markup import escape
 
@@ -302,6 +307,8 @@ class Smoke:
             note(self._try_nginx())
         with step("A header byte a second") as note:
             note(f"cut after {self._slow_header():.0f} s")
+        with step("Meta's client certificate") as note:
+            note(self._ask_for_certificate())
         with step("migrate again") as note:
             note(self._compose.run("run", "--rm", "--no-deps", "migrate").strip().splitlines()[-1])
         with step("At rest") as note:
@@ -497,6 +504,37 @@ class Smoke:
             connection.sendall(head.encode())
             self._body_cut_s = _until_cut(connection, within_s=BODY_DEADLINE_S)
 
+    def _ask_for_certificate(self) -> str:
+        """Switch the optional check on as the runbook says, with a CA of our own in place of Meta's."""
+        nginx, clients = self._folder / "deploy" / "nginx", self._folder / "clients"
+        enabled = nginx / "enabled" / "meta-client-certificate.conf"
+        authority = write_clients(clients, ["client.webhooks.fbclientcerts.com", "client.example"])
+        (nginx / "tls" / "meta-ca.pem").write_bytes(authority)
+        shutil.copy(nginx / "optional" / enabled.name, enabled)
+        give_up_at = time.monotonic() + RELOAD_EVERY_S + 15
+        while self._post_as(None) != 403:
+            check(time.monotonic() < give_up_at, "a webhook without a client certificate is still taken")
+            time.sleep(0.5)
+        check(self._post_as(clients / "client.example.pem") == 403, "another client's certificate was taken for Meta's")
+        check(self._post_as(clients / "client.webhooks.fbclientcerts.com.pem") == 401, "Meta's was not taken")
+        check(self._agent.get("/api/me"), "people need a certificate now")
+        enabled.unlink()
+        while self._post_as(None) != 401:
+            check(time.monotonic() < give_up_at + RELOAD_EVERY_S, "the check cannot be switched off")
+            time.sleep(0.5)
+        return "switched on and off by a file; none 403, another's 403, Meta's name passes"
+
+    def _post_as(self, certificate: Path | None) -> int:
+        """Post a forged webhook on a new connection: 401 means nginx let it through."""
+        trusted = ssl.create_default_context(cafile=self._folder / "deploy" / "nginx" / "tls" / "fullchain.pem")
+        if certificate:
+            trusted.load_cert_chain(certificate)
+        with httpx.Client(verify=trusted, timeout=10, trust_env=False) as client:
+            try:
+                return client.post(f"{BASE}{WEBHOOK}", content=b"{}").status_code
+            except httpx.TransportError:  # the worker it met was being replaced
+                return 0
+
     def _tls(self) -> ssl.SSLSocket:
         trusted = ssl.create_default_context(cafile=self._folder / "deploy" / "nginx" / "tls" / "fullchain.pem")
         return trusted.wrap_socket(socket.create_connection(("127.0.0.1", HTTPS), 10), server_hostname="localhost")
@@ -626,6 +664,33 @@ c = http.client.HTTPConnection("127.0.0.1", 9000, timeout=5)
 c.request("GET", "/metrics")
 print(c.getresponse().read().decode())
 """
+
+
+def write_clients(folder: Path, names: Sequence[str]) -> bytes:
+    """Write a certificate with its key for each name, of a new authority; return the authority's certificate."""
+    folder.mkdir()
+    authority_key, now = ec.generate_private_key(ec.SECP256R1()), datetime.datetime.now(datetime.UTC)
+
+    def certificate(name: str, key: ec.EllipticCurvePrivateKey, *, is_authority: bool) -> x509.Certificate:
+        def named(common_name: str) -> x509.Name:
+            organisation = x509.NameAttribute(NameOID.ORGANIZATION_NAME, "Smoke, Inc.")
+            return x509.Name([organisation, x509.NameAttribute(NameOID.COMMON_NAME, common_name)])
+
+        builder = x509.CertificateBuilder().subject_name(named(name)).issuer_name(named("Smoke CA"))
+        builder = builder.public_key(key.public_key()).serial_number(x509.random_serial_number())
+        builder = builder.not_valid_before(now - datetime.timedelta(hours=1))
+        builder = builder.not_valid_after(now + datetime.timedelta(days=1))
+        builder = builder.add_extension(x509.BasicConstraints(ca=is_authority, path_length=None), critical=True)
+        return builder.sign(authority_key, hashes.SHA256())
+
+    for name in names:
+        key = ec.generate_private_key(ec.SECP256R1())
+        pem = key.private_bytes(
+            serialization.Encoding.PEM, serialization.PrivateFormat.PKCS8, serialization.NoEncryption()
+        )
+        shown = certificate(name, key, is_authority=False).public_bytes(serialization.Encoding.PEM)
+        (folder / f"{name}.pem").write_bytes(pem + shown)
+    return certificate("Smoke CA", authority_key, is_authority=True).public_bytes(serialization.Encoding.PEM)
 
 
 def _until_cut(connection: ssl.SSLSocket, *, within_s: float) -> float:
