@@ -223,10 +223,14 @@ def cgroup_name() -> str:
 
 def remove_cgroups() -> None:
     """Remove the engine's control groups, which no namespace takes along; none has a process any more."""
-    for top in Path("/sys/fs/cgroup").glob(f"**/{cgroup_name()}") if Path("/sys/fs/cgroup").exists() else ():
-        for folder, _, _ in os.walk(top, topdown=False):
+    give_up_at = time.monotonic() + 10  # a group is busy until the last process in it is reaped
+    while left := [Path(top) for top, _, _ in os.walk("/sys/fs/cgroup") if Path(top).name == cgroup_name()]:
+        for folder in (Path(inner) for top in left for inner, _, _ in os.walk(top, topdown=False)):
             with contextlib.suppress(OSError):
-                Path(folder).rmdir()
+                folder.rmdir()
+        if time.monotonic() > give_up_at:
+            raise NoEngine(f"control groups are left: {', '.join(map(str, left))}")
+        time.sleep(0.1)
 
 
 def network() -> Mapping[str, str]:

@@ -834,7 +834,8 @@ def on_own(report: Report, arguments: Sequence[str]) -> int:
     command = [sys.executable, "-m", "deploy.compose.smoke", "--inside", *arguments]
     # The shell is the first process in there: it waits for orphans, and everything ends with it.
     shell = ["bash", "-c", '"$@" & wait $!', "smoke", *command]
-    child = subprocess.Popen(["unshare", *engine.NAMESPACES, *shell], cwd=ROOT)
+    scratch = tempfile.mkdtemp(prefix="ps-")  # short: sockets lie below it
+    child = subprocess.Popen(["unshare", *engine.NAMESPACES, *shell], cwd=ROOT, env={**os.environ, "TMPDIR": scratch})
     try:
         status = child.wait(MOST_S)
     except (KeyboardInterrupt, subprocess.TimeoutExpired):
@@ -846,7 +847,8 @@ def on_own(report: Report, arguments: Sequence[str]) -> int:
             child.wait()
     with report.step("The machine is as it was") as note:
         engine.remove_cgroups()
-        shutil.rmtree(CACHE / "engine", ignore_errors=True)
+        for folder in (CACHE / "engine", scratch):
+            shutil.rmtree(folder, ignore_errors=True)
         after = engine.network()
         changed = [name for name in before if before[name] != after.get(name)]
         check(not changed, f"changed: {', '.join(changed)}")
