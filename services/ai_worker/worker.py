@@ -155,6 +155,7 @@ def run(settings: Settings) -> None:
     jobs.wake = loop.wake
     log.info("process.started", slots=settings.slots, model=settings.anthropic.model)
     connection = connect_blocking(settings.redis.url.get_secret_value(), timeout_s=clocks.redis_read_timeout_s)
+    is_redis_out = False
     with suppress(StopRequested):  # the signal's way out of a blocking read
         while not stopping.is_set() and not loop.failed:
             try:
@@ -166,10 +167,13 @@ def run(settings: Settings) -> None:
                 )
                 if stopping.is_set():
                     break  # the signal came while RQ connected, and found no worker to stop
+                is_redis_out = False
                 worker.work(logging_level="WARNING")
             except redis.RedisError as error:
                 # Without Redis there are no wake-ups; the loop polls, so work goes on.
-                log.warning("redis.out", error=type(error).__name__)
+                if not is_redis_out:
+                    log.warning("redis.out", error=type(error).__name__)
+                is_redis_out = True
             worker = None
             stopping.wait(1.0)
     log.info("process.stopping")

@@ -14,6 +14,7 @@ log = structlog.get_logger()
 
 # Reads as: at once it may be a hiccup, after that wait, but never so long that recovery goes unnoticed.
 _PAUSES_S = (0.2, 0.5, 1.0, 2.0)
+_SAY_EVERY = 30
 
 
 async def repeat(name: str, step: Callable[[], Awaitable[float]], *, stop: asyncio.Event | None = None) -> None:
@@ -29,7 +30,8 @@ async def repeat(name: str, step: Callable[[], Awaitable[float]], *, stop: async
             pause_s = await step()
         except (Unavailable, RedisError, TimeoutError, ConnectionError) as error:
             code = error.code if isinstance(error, ParleyError) else type(error).__name__
-            log.warning("step.postponed", step=name, error_code=code, failures=failures + 1)
+            if failures % _SAY_EVERY == 0:  # once, then now and then: an outage is not a flood of lines
+                log.warning("step.postponed", step=name, error_code=code, failures=failures + 1)
         except Exception:
             log.exception("step.failed", step=name, failures=failures + 1)
         else:

@@ -55,6 +55,7 @@ def configure_logs(*, service: str, process: str, level: str = "info") -> None:
         "rq.job",
     ):
         logging.getLogger(chatty).setLevel(logging.WARNING)
+    logging.getLogger("psycopg.pool").addFilter(_NowAndThen())
     sys.excepthook = lambda *info: structlog.get_logger().critical("process.crashed", exc_info=info)
     threading.excepthook = lambda args: structlog.get_logger().critical(
         "thread.crashed", exc_info=(args.exc_type, args.exc_value, args.exc_traceback)
@@ -65,6 +66,21 @@ def configure_logs(*, service: str, process: str, level: str = "info") -> None:
         wrapper_class=structlog.make_filtering_bound_logger(logging.getLevelName(level.upper())),
         cache_logger_on_first_use=True,
     )
+
+
+class _NowAndThen(logging.Filter):
+    """Lets one line a minute through: psycopg's pool says at each try that a database is out."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self._silent_until = float("-inf")
+
+    def filter(self, record: logging.LogRecord) -> bool:
+        """Say whether this line is written."""
+        is_due = record.created >= self._silent_until
+        if is_due:
+            self._silent_until = record.created + 60
+        return is_due
 
 
 def _format_error(
