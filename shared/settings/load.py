@@ -42,6 +42,8 @@ def problems(settings: type[ProcessSettings], error: ValidationError) -> str:
         for name, meaning in missing:
             what = "is missing" if problem["type"] == "missing" else problem["msg"]
             lines.append(f"  {'_'.join(name).upper():<24} {what}. {meaning or ''}".rstrip())
+    place = settings.__module__.split(".")
+    lines.append(f"Each with an example: .env.example. What it is for: {'/'.join(place[:2])}/README.md.")
     return "\n".join(lines)
 
 
