@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from pathlib import Path
 
 import pytest
@@ -34,7 +35,7 @@ def refusal(settings: type[ProcessSettings], capsys: pytest.CaptureFixture[str])
     printed = capsys.readouterr()
     assert printed.out == ""
     assert SECRET not in printed.err
-    return printed.err.splitlines()
+    return [line for line in printed.err.splitlines() if not line.startswith("Each with an example")]
 
 
 @pytest.mark.parametrize(
@@ -113,3 +114,14 @@ def test_settings_once_built_show_no_secret(monkeypatch: pytest.MonkeyPatch) -> 
 
     assert SECRET not in f"{settings!r} {settings} {settings.model_dump()} {settings.model_dump_json()}"
     assert settings.anthropic.api_key.get_secret_value() == SECRET
+
+
+def test_the_screen_ends_with_where_each_setting_is_explained(capsys: pytest.CaptureFixture[str]) -> None:
+    with pytest.raises(SystemExit):
+        load(RecorderSettings)
+
+    place = capsys.readouterr().err.splitlines()[-1]
+    root = Path(__file__).parents[3]
+    named = re.findall(r"[\w./]+\.(?:example|md)", place)
+    assert named == [".env.example", "services/ingest/README.md"]
+    assert all((root / name).is_file() for name in named)

@@ -46,7 +46,7 @@ def told(settings: type[ProcessSettings]) -> list[str]:
         settings()
     screen = problems(settings, caught.value)
     assert "sb_" not in screen
-    return [line.split()[0] for line in screen.splitlines()[1:]]
+    return [line.split()[0] for line in screen.splitlines()[1:-1]]
 
 
 @pytest.mark.parametrize(("settings", "keys", "access"), PROCESSES)
