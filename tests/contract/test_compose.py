@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import re
+import subprocess
+import sys
 from pathlib import Path
 from typing import Any
 
@@ -254,3 +256,11 @@ def test_the_sandbox_needs_only_what_the_image_has() -> None:
 
     third_party = found - set(sys.stdlib_module_names) - {"deploy", "__future__"}
     assert {packages.get(name, name) for name in third_party} <= pinned
+
+
+def test_hadolint_finds_nothing_in_the_dockerfile() -> None:
+    hadolint = Path(sys.executable).with_name("hadolint")
+
+    found = subprocess.run([hadolint, ROOT / "Dockerfile"], capture_output=True, text=True, timeout=60)
+
+    assert (found.returncode, found.stdout + found.stderr) == (0, "")
