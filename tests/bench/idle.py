@@ -12,8 +12,7 @@ from deploy.local.ports import any_free_port
 from deploy.local.postgres import embedded_postgres
 from deploy.local.stack import started_stack
 from tests.bench.figure import Figure
-
-_MIB = 1024
+from tests.bench.memory import proportional_mib
 
 
 async def measure() -> list[Figure]:
@@ -27,7 +26,7 @@ async def measure() -> list[Figure]:
         async with started_stack(Path(folder) / "stack", ("--quiet",)) as stack:
             ready_s = time.perf_counter() - started
             await asyncio.sleep(10)  # resting: caches filled, pools at their least
-            resting = {name: _resident_mb(pid) for name, pid in stack["pids"].items()}
+            resting = {name: proportional_mib(pid) for name, pid in stack["pids"].items()}
     figures = [Figure("idle.ready_s", ready_s, "s", postgres_s, "initdb and start of PostgreSQL alone")]
     figures += [Figure(f"idle.{n}_mb", mb, "MiB", bare_mb, "a bare Python process") for n, mb in resting.items()]
     return figures
@@ -43,18 +42,7 @@ async def _bare_python_mb() -> float:
     )
     assert bare.stdout is not None
     await bare.stdout.readline()
-    mb = _resident_mb(bare.pid)
+    mb = proportional_mib(bare.pid)
     bare.kill()
     await bare.wait()
     return mb
-
-
-def _resident_mb(pid: int) -> float:
-    """Resident memory of a process and its children, shared pages counted in proportion."""
-    total = 0.0
-    rollup = Path(f"/proc/{pid}/smaps_rollup").read_text()
-    total += int(next(line for line in rollup.splitlines() if line.startswith("Pss:")).split()[1]) / _MIB
-    for task in Path(f"/proc/{pid}/task").iterdir():
-        for child in (task / "children").read_text().split():
-            total += _resident_mb(int(child))
-    return total
