@@ -32,6 +32,13 @@ class WebhookSettings(Group):
     )
     verify_token: SecretStr = Field(min_length=1, description="What you typed as verify token in Meta's app dashboard")
     max_body_bytes: int = Field(4 * 1024 * 1024, description="Larger webhook bodies get 413; Meta sends up to 3 MB")
+    body_deadline_s: Annotated[float, Field(gt=0)] = Field(
+        30.0, description="A webhook body that takes longer to arrive gets 408"
+    )
+    max_backlog_bytes: Annotated[int, Field(gt=0)] = Field(
+        128 * 1024 * 1024,
+        description="Webhooks go to PostgreSQL while the stream takes more in Redis; keep it under half of maxmemory",
+    )
 
 
 class SupabaseIngestSettings(SupabaseGroup):

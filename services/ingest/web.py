@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+from collections.abc import Iterable
 
 from services.ingest.accept_webhook import WebhookEndpoint
 from services.ingest.make_durable import MakeDurable
@@ -15,8 +16,7 @@ from shared.store.webhooks import Webhooks
 from shared.web.health import Health
 from shared.web.serve import serve_until_stopped
 
-_CHECK_REDIS_EVERY_S = 60.0
-_CHECK_REDIS_AGAIN_S = 2.0  # while the answer is no
+_CHECK_REDIS_EVERY_S = 1.0  # how soon Redis is used again, and how long the stream may grow unseen
 
 
 async def main(settings: IngestSettings) -> None:
@@ -27,10 +27,13 @@ async def main(settings: IngestSettings) -> None:
         stream,
         open_store(settings.database, settings.supabase.rest(), service_role="parley_ingest") as store,
     ):
-        durable = MakeDurable(stream=stream, webhooks=Webhooks(store))
+        durable = MakeDurable(
+            stream=stream, webhooks=Webhooks(store), max_backlog_bytes=settings.whatsapp.max_backlog_bytes
+        )
 
         async def check_redis() -> float:
-            return _CHECK_REDIS_EVERY_S if await durable.check_redis() else _CHECK_REDIS_AGAIN_S
+            await durable.check_redis()
+            return _CHECK_REDIS_EVERY_S
 
         health = Health({"redis": durable.check_redis, "postgres": store.is_reachable}, any_of=True)
         endpoint = WebhookEndpoint(
@@ -40,9 +43,24 @@ async def main(settings: IngestSettings) -> None:
             verify_token=settings.whatsapp.verify_token.get_secret_value().encode(),
             max_body_bytes=settings.whatsapp.max_body_bytes,
         )
+        await durable.check_redis()  # before the first body comes
         # In one group: if the writer ends, the process does, rather than leave every caller waiting.
         async with asyncio.TaskGroup() as group:
             beside = [group.create_task(durable.run()), group.create_task(repeat("check_redis", check_redis))]
-            await serve_until_stopped(endpoint, http=settings.http, health=health, clocks=clocks)
-            for task in beside:
-                task.cancel()
+            await serve_until_stopped(
+                endpoint,
+                http=settings.http,
+                health=health,
+                clocks=clocks,
+                receive_within_s=settings.whatsapp.body_deadline_s,
+            )
+            await end(beside)
+
+
+async def end(tasks: Iterable[asyncio.Task[None]]) -> None:
+    """Cancel them until they are gone: on Python 3.11 `asyncio.wait_for`, in redis-py, may swallow a cancellation."""
+    left = set(tasks)
+    while left:
+        for task in left:
+            task.cancel()
+        _, left = await asyncio.wait(left, timeout=1.0)

@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+import struct
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
+from itertools import chain, count
 from typing import Any
 from uuid import UUID
 
+import hiredis
 import redis.asyncio
 from redis.exceptions import ResponseError
 
@@ -15,7 +18,7 @@ from shared.whatsapp.events import WebhookBody
 
 STREAM = "wa:webhooks"
 GROUP = "recorders"
-_VERSION = b"1"
+_VERSION = b"2"
 
 # Deletes consumers that hold nothing and have been idle for ARGV[2] ms, or only the one named ARGV[3]. A script,
 # since an entry delivered between looking and deleting would leave the pending list and never be read again.
@@ -47,32 +50,74 @@ class UnknownVersionError(ValueError):
 
 
 def encode(bodies: Sequence[WebhookBody]) -> dict[bytes, bytes]:
-    """Return one entry's fields; numbered, since the client folds repeated names into one."""
-    fields = {b"v": _VERSION, b"n": b"%d" % len(bodies)}
-    for number, body in enumerate(bodies):
-        fields[b"id.%d" % number] = body.id.bytes
-        fields[b"at.%d" % number] = b"%d" % _microseconds(body.received_at)
-        fields[b"body.%d" % number] = body.raw
-        fields[b"trace.%d" % number] = body.traceparent.encode("ascii")
+    """Return one entry's fields: see `fields_of`."""
+    return fields_of(
+        ids=b"".join(body.id.bytes for body in bodies),
+        received_us=[_microseconds(body.received_at) for body in bodies],
+        raws=[body.raw for body in bodies],
+        traceparents=[body.traceparent for body in bodies],
+    )
+
+
+def fields_of(
+    *, ids: bytes, received_us: Sequence[int], raws: Sequence[bytes], traceparents: Sequence[str | None]
+) -> dict[bytes, bytes]:
+    """Return one entry's fields, from columns: what ingest has at hand, without an object for each body.
+
+    Bodies are numbered, since the client folds repeated names into one. `ids`: 16 bytes each, end to end, as are the
+    times. A traceparent of None is left out; who reads the entry begins one, from the body's id.
+    """
+    fields = {b"v": _VERSION, b"n": b"%d" % len(raws), b"ids": ids}
+    fields[b"at"] = struct.pack(f">{len(raws)}q", *received_us)
+    fields.update(zip(map(b"body.%d".__mod__, count()), raws, strict=False))
+    for number, trace in enumerate(traceparents):
+        if trace is not None:
+            fields[b"trace.%d" % number] = trace.encode("ascii")
     return fields
 
 
 def decode(entry_id: str, fields: Mapping[bytes, bytes]) -> StreamEntry:
     """Return the entry. Raises: UnknownVersionError."""
-    if fields.get(b"v") != _VERSION:
+    version = fields.get(b"v")
+    if version == _VERSION:
+        bodies = _decode_2(fields)
+    elif version == b"1":
+        bodies = _decode_1(fields)
+    else:
         raise UnknownVersionError(f"stream entry {entry_id} has an unknown version")
-    return StreamEntry(
-        id=entry_id,
-        bodies=tuple(
-            WebhookBody(
-                id=UUID(bytes=fields[b"id.%d" % number]),
-                received_at=_at(int(fields[b"at.%d" % number])),
-                raw=fields[b"body.%d" % number],
-                traceparent=fields[b"trace.%d" % number].decode("ascii"),
-            )
-            for number in range(int(fields[b"n"]))
-        ),
-    )
+    return StreamEntry(id=entry_id, bodies=tuple(bodies))
+
+
+def _decode_2(fields: Mapping[bytes, bytes]) -> Iterator[WebhookBody]:
+    count, ids, times = int(fields[b"n"]), fields[b"ids"], fields[b"at"]
+    if len(ids) != 16 * count or len(times) != 8 * count:
+        raise ValueError("the entry's ids and times are not as many as its bodies")
+    for number, (received_us,) in enumerate(struct.iter_unpack(">q", times)):
+        trace = fields.get(b"trace.%d" % number)
+        yield body_of(
+            id_bytes=ids[16 * number : 16 * (number + 1)],
+            received_us=received_us,
+            raw=fields[b"body.%d" % number],
+            traceparent=None if trace is None else trace.decode("ascii"),
+        )
+
+
+def _decode_1(fields: Mapping[bytes, bytes]) -> Iterator[WebhookBody]:
+    """Read what was written until 2026-11-24; entries may wait for as long as no recorder ran."""
+    for number in range(int(fields[b"n"])):
+        yield body_of(
+            id_bytes=fields[b"id.%d" % number],
+            received_us=int(fields[b"at.%d" % number]),
+            raw=fields[b"body.%d" % number],
+            traceparent=fields[b"trace.%d" % number].decode("ascii"),
+        )
+
+
+def body_of(*, id_bytes: bytes, received_us: int, raw: bytes, traceparent: str | None) -> WebhookBody:
+    """Return the body. Without a traceparent its trace begins here: the same each time, so nothing need carry it."""
+    body_id = UUID(bytes=id_bytes)
+    trace = f"00-{body_id.hex}-{body_id.hex[16:]}-01" if traceparent is None else traceparent
+    return WebhookBody(id=body_id, received_at=_at(received_us), raw=raw, traceparent=trace)
 
 
 def _microseconds(at: datetime) -> int:
@@ -89,6 +134,33 @@ def _at(microseconds: int) -> datetime:
 async def append(client: redis.asyncio.Redis, bodies: Sequence[WebhookBody]) -> None:
     """Append one entry; on return Redis has fsynced it (given appendfsync always). Raises: redis.RedisError."""
     await client.xadd(STREAM, encode(bodies))  # type: ignore[arg-type]
+
+
+class Appender:
+    """Appends entry after entry, one at a time, over a connection it keeps.
+
+    Taking one from the pool each time costs 16 µs, and redis-py's own packing of 32 bodies 23 µs where hiredis takes
+    13: together the half of an append (2026-11-24).
+    """
+
+    def __init__(self, client: redis.asyncio.Redis) -> None:
+        self._pool = client.connection_pool
+        self._connection: redis.asyncio.Connection | None = None
+
+    async def append(self, fields: Mapping[bytes, bytes]) -> None:
+        """Append one entry; on return Redis has fsynced it (given appendfsync always). Raises: redis.RedisError."""
+        command: Any = (b"XADD", STREAM.encode(), b"*", *chain.from_iterable(fields.items()))
+        if self._connection is None:
+            self._connection = await self._pool.get_connection()  # type: ignore[no-untyped-call]
+        # After an error it closes itself, and the next append opens it again: to a Redis that may have changed.
+        await self._connection.send_packed_command(hiredis.pack_command(command))
+        await self._connection.read_response()
+
+
+async def backlog_bytes(client: redis.asyncio.Redis) -> int:
+    """Return what the stream takes in Redis, as it estimates off a hundred nodes. Raises: redis.RedisError."""
+    used: int | None = await client.memory_usage(STREAM, samples=100)
+    return used or 0
 
 
 class WebhookStream:

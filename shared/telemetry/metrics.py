@@ -4,18 +4,30 @@ from __future__ import annotations
 
 from prometheus_client import Counter, Gauge, Histogram
 
+from shared.telemetry.tally import Tally, TallyHistogram
+
 _FAST = (0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5)
 _SLOW = (0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0, 20.0, 45.0, 90.0)
 
-# Ingest.
-WEBHOOK_ACCEPT_SECONDS = Histogram(
-    "webhook_accept_seconds", "From the first byte read to the answer", ["answer"], buckets=_FAST
+# Ingest. What counts for every request or group is a tally: see there.
+WEBHOOK_ACCEPT_SECONDS = TallyHistogram(
+    "webhook_accept_seconds",
+    "From the first byte read to the answer. Meta wants a median of at most 0.25, and under 1 % above 1.0: else it "
+    "sends slower",
+    "answer",
+    buckets=_FAST,  # both of Meta's lines are bounds
 )
-WEBHOOK_BODIES = Counter("webhook_bodies_total", "Webhook bodies made durable, by where", ["where"])
-WEBHOOK_SECRET_USED = Counter("webhook_secret_used_total", "Valid signatures, by index of the app secret", ["index"])
-WEBHOOK_GROUP_BODIES = Histogram(
+WEBHOOK_VERIFY_SECONDS = Tally("webhook_verify_seconds_total", "Seconds spent on signatures")
+WEBHOOK_SECRET_USED = Tally("webhook_secret_used_total", "Valid signatures, by index of the app secret", "index")
+WEBHOOK_SIGNATURE_REFUSED = Counter("webhook_signature_refused_total", "Bodies none of our app secrets signed")
+WEBHOOK_BODIES = Tally("webhook_bodies_total", "Bodies made durable, by where: redis or postgres", "where")
+WEBHOOK_GROUP_BODIES = TallyHistogram(
     "webhook_group_bodies", "Bodies per append (group commit)", buckets=(1, 2, 4, 8, 16, 32, 64, 128, 256)
 )
+WEBHOOK_APPEND_SECONDS = TallyHistogram(
+    "webhook_append_seconds", "Making one group durable, wherever it ends up", buckets=_FAST
+)
+WEBHOOK_BACKLOG_BYTES = Gauge("webhook_backlog_bytes", "What the stream takes in Redis, by its own estimate")
 REDIS_IS_DURABLE = Gauge("redis_is_durable", "1 when Redis says appendonly yes and appendfsync always")
 
 # Recorder.

@@ -10,7 +10,7 @@ import struct
 from collections.abc import AsyncIterator, Callable, Iterator
 from contextlib import asynccontextmanager
 from socket import SO_LINGER, SOL_SOCKET
-from typing import Any
+from typing import Any, NamedTuple
 
 import httpx
 import pytest
@@ -19,14 +19,19 @@ from prometheus_client import REGISTRY
 from deploy.local.ports import HOST, any_free_port
 from services.ingest.accept_webhook import PATH, WebhookEndpoint
 from shared.domain.errors import Unavailable
+from shared.web import serve
 from shared.web.health import Health
 from shared.web.https import RequireHttps
 from shared.web.serve import serving
-from shared.whatsapp.events import WebhookBody
 
 SECRET = b"secret-of-this-test"
 LIMIT = 1000
 TRACE = "00-0af7651916cd43dd8448eb211c80319c-b7ad6b7169203331-01"
+
+
+class Kept(NamedTuple):
+    raw: bytes
+    traceparent: str | None
 
 
 class Memory:
@@ -37,15 +42,15 @@ class Memory:
         self.forget()
 
     def forget(self) -> None:
-        self.bodies: list[WebhookBody] = []
+        self.bodies: list[Kept] = []
         self.may_return.set()
-        self.refuses = False
+        self.refuses: Unavailable | None = None
 
-    async def keep(self, body: WebhookBody) -> None:
-        self.bodies.append(body)
+    async def keep(self, raw: bytes, traceparent: str | None) -> None:
+        self.bodies.append(Kept(raw, traceparent))
         await self.may_return.wait()
         if self.refuses:
-            raise Unavailable("nothing is durable", code="not_durable")
+            raise self.refuses
 
 
 @pytest.fixture(autouse=True)
@@ -62,10 +67,19 @@ def endpoint(memory: Memory) -> WebhookEndpoint:
 
 
 @asynccontextmanager
-async def client_of(app: Any, *, trusted_proxies: str = "") -> AsyncIterator[httpx.AsyncClient]:
+async def client_of(
+    app: Any, *, trusted_proxies: str = "", receive_within_s: float = 30
+) -> AsyncIterator[httpx.AsyncClient]:
     port = any_free_port()
     async with (
-        serving(app, host=HOST, port=port, drain_s=1, trusted_proxies=trusted_proxies),
+        serving(
+            app,
+            host=HOST,
+            port=port,
+            drain_s=1,
+            trusted_proxies=trusted_proxies,
+            receive_within_s=receive_within_s,
+        ),
         httpx.AsyncClient(base_url=f"http://{HOST}:{port}", timeout=5, trust_env=False) as http,
     ):
         yield http
@@ -111,8 +125,12 @@ async def pour(writer: asyncio.StreamWriter) -> None:
         await writer.drain()
 
 
+def sample(name: str, **labels: str) -> float:
+    return REGISTRY.get_sample_value(name, labels) or 0
+
+
 def gone_clients() -> float:
-    return REGISTRY.get_sample_value("webhook_accept_seconds_count", {"answer": "499"}) or 0
+    return sample("webhook_accept_seconds_count", answer="499")
 
 
 async def test_no_200_before_the_body_is_durable(http: httpx.AsyncClient, memory: Memory) -> None:
@@ -232,13 +250,16 @@ async def test_an_endless_body_is_not_read_to_its_end(http: httpx.AsyncClient, m
     assert (await http.get("/live")).status_code == 200
 
 
-async def test_meta_is_told_to_come_back_when_nothing_is_durable(http: httpx.AsyncClient, memory: Memory) -> None:
-    memory.refuses = True
+@pytest.mark.parametrize(("retry_after_s", "told"), [(None, "5"), (1, "1")])
+async def test_meta_is_told_to_come_back_when_nothing_is_durable(
+    http: httpx.AsyncClient, memory: Memory, retry_after_s: float | None, told: str
+) -> None:
+    memory.refuses = Unavailable("nothing is durable", code="not_durable", retry_after_s=retry_after_s)
 
     answer = await http.post(PATH, content=b"{}", headers=signed(b"{}"))
 
     assert (answer.status_code, answer.json()["code"]) == (503, "not_durable")
-    assert int(answer.headers["retry-after"]) > 0
+    assert answer.headers["retry-after"] == told
 
 
 @pytest.mark.parametrize("method", ["PUT", "DELETE", "PATCH", "OPTIONS"])
@@ -298,13 +319,24 @@ async def test_a_client_that_leaves_while_its_body_is_being_kept_does_not_undo_i
 
 
 async def test_metas_trace_is_continued_and_a_false_one_replaced(http: httpx.AsyncClient, memory: Memory) -> None:
-    for trace in (TRACE, "00-zz-1-01", ""):
+    for trace in (TRACE, "00-zz-1-01"):
         await http.post(PATH, content=b"{}", headers=signed(b"{}") | {"traceparent": trace})
 
-    continued, *replaced = [kept.traceparent for kept in memory.bodies]
+    continued, replaced = [kept.traceparent for kept in memory.bodies]
     assert continued == TRACE
-    assert all(len(one) == len(TRACE) and one != TRACE for one in replaced)
-    assert len({kept.id for kept in memory.bodies}) == 3
+    assert replaced is not None
+    assert len(replaced) == len(TRACE)
+    assert replaced != TRACE
+
+
+@pytest.mark.parametrize("headers", [{}, {"traceparent": ""}], ids=["absent", "empty"])
+async def test_without_a_trace_of_metas_none_is_passed_on(
+    http: httpx.AsyncClient, memory: Memory, headers: dict[str, str]
+) -> None:
+    # Whoever reads the body begins one, from its id: `shared.queue.streams.body_of`.
+    await http.post(PATH, content=b"{}", headers=signed(b"{}") | headers)
+
+    assert [kept.traceparent for kept in memory.bodies] == [None]
 
 
 async def test_head_is_answered_as_get_without_a_body(http: httpx.AsyncClient) -> None:
@@ -366,3 +398,128 @@ async def test_a_client_that_sends_twice_the_limit_still_reads_the_413(is_chunke
 
     assert answer.status_code == 413
     assert answer.json()["code"] == "body_too_large"
+
+
+HEAD = f"POST {PATH} HTTP/1.1\r\nHost: x\r\nContent-Length: 100\r\n"
+SLOW = {
+    "sends nothing at all": ("",),
+    "stops within its head": (HEAD,),
+    "stops after its head": (f"{HEAD}\r\n",),
+    "drips": (f"{HEAD}\r\n12345", *"6789"),
+}
+
+
+async def test_clients_that_are_too_slow_are_answered_408_and_others_do_not_wait_for_them() -> None:
+    memory = Memory()
+
+    async with client_of(endpoint(memory), receive_within_s=0.5) as http:
+        slow = [asyncio.create_task(drip(http, sent)) for sent in SLOW.values()]
+        others = [(await http.post(PATH, content=b"{}", headers=signed(b"{}"))).status_code for _ in range(20)]
+        were_answered = [task.done() for task in slow]
+        answers = dict(zip(SLOW, await asyncio.gather(*slow), strict=True))
+        afterwards = (await http.post(PATH, content=b"{}", headers=signed(b"{}"))).status_code
+
+    assert {what: answer.split(b" ")[1] for what, answer in answers.items()} == dict.fromkeys(SLOW, b"408")
+    assert all(b'"code": "request_too_slow"' in answer for answer in answers.values())
+    assert were_answered == [False] * len(SLOW)
+    assert [*others, afterwards] == [200] * 21
+    assert [kept.raw for kept in memory.bodies] == [b"{}"] * 21
+
+
+async def drip(http: httpx.AsyncClient, sent: tuple[str, ...]) -> bytes:
+    """Send this, piece after piece, and return all that comes until the server hangs up."""
+    reader, writer = await asyncio.open_connection(HOST, http.base_url.port)
+    for piece in sent:
+        writer.write(piece.encode())
+        await asyncio.sleep(0.05)
+    async with asyncio.timeout(5):
+        answer = await reader.read()
+    writer.close()
+    return answer
+
+
+async def test_slow_bodies_that_arrive_in_time_are_kept(http: httpx.AsyncClient, memory: Memory) -> None:
+    async def slowly() -> AsyncIterator[bytes]:
+        for piece in (b"{", b'"a":', b"1", b"}"):
+            await asyncio.sleep(0.02)
+            yield piece
+
+    answer = await http.post(PATH, content=slowly(), headers=signed(b'{"a":1}'))
+
+    assert answer.status_code == 200
+    assert [kept.raw for kept in memory.bodies] == [b'{"a":1}']
+
+
+async def test_a_deadline_for_receiving_does_not_cut_off_who_waits_for_an_answer() -> None:
+    memory = Memory()
+    memory.may_return.clear()
+
+    async with client_of(endpoint(memory), receive_within_s=0.1) as http:
+        posting = asyncio.create_task(http.post(PATH, content=b"{}", headers=signed(b"{}")))
+        await asyncio.sleep(1.5)  # longer than the deadline and the look for it
+        memory.may_return.set()
+        answer = await posting
+
+    assert answer.status_code == 200
+
+
+async def test_a_connection_nobody_uses_is_closed_and_one_in_use_is_not(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(serve, "_IDLE_S", 0.5)
+
+    async with client_of(endpoint(Memory())) as http:
+        reader, writer = await asyncio.open_connection(HOST, http.base_url.port)
+        answers = []
+        for _ in range(4):
+            await asyncio.sleep(0.3)  # in all, longer than one may idle
+            writer.write(b"GET /live HTTP/1.1\r\nHost: x\r\n\r\n")
+            answers.append(await reader.readuntil(b"true}"))
+        async with asyncio.timeout(5):
+            rest = await reader.read()  # to the end: the server hangs up
+    writer.close()
+
+    assert all(answer.startswith(b"HTTP/1.1 200 ") for answer in answers)
+    assert rest == b""
+
+
+async def test_requests_sent_ahead_are_answered_in_turn(http: httpx.AsyncClient, memory: Memory) -> None:
+    reader, writer = await asyncio.open_connection(HOST, http.base_url.port)
+    bodies = [b"%d" % number for number in range(5)]
+
+    for body in bodies:
+        signature = signed(body)["X-Hub-Signature-256"]
+        writer.write(f"POST {PATH} HTTP/1.1\r\nHost: x\r\nContent-Length: 1\r\n".encode())
+        writer.write(f"X-Hub-Signature-256: {signature}\r\n\r\n".encode() + body)
+    answers = [await asyncio.wait_for(reader.readuntil(b"\r\n\r\n"), 5) for _ in bodies]
+    writer.close()
+
+    assert [answer.split(b" ")[1] for answer in answers] == [b"200"] * 5
+    assert [kept.raw for kept in memory.bodies] == bodies
+
+
+async def test_what_is_measured_says_how_long_how_many_and_whose(http: httpx.AsyncClient, memory: Memory) -> None:
+    names = {
+        "accepted": ("webhook_accept_seconds_count", {"answer": "200"}),
+        "within Meta's median": ("webhook_accept_seconds_bucket", {"answer": "200", "le": "0.25"}),
+        "within Meta's limit": ("webhook_accept_seconds_bucket", {"answer": "200", "le": "1.0"}),
+        "refused": ("webhook_accept_seconds_count", {"answer": "401"}),
+        "first secret": ("webhook_secret_used_total", {"index": "0"}),
+        "second secret": ("webhook_secret_used_total", {"index": "1"}),
+        "bad signatures": ("webhook_signature_refused_total", {}),
+    }
+    before = {what: sample(name, **labels) for what, (name, labels) in names.items()}
+    verified_s = sample("webhook_verify_seconds_total")
+
+    for secret in (b"older", SECRET, SECRET, b"somebody else's"):
+        await http.post(PATH, content=b"{}", headers=signed(b"{}", secret))
+
+    grew = {what: sample(name, **labels) - before[what] for what, (name, labels) in names.items()}
+    assert grew == {
+        "accepted": 3,
+        "within Meta's median": 3,
+        "within Meta's limit": 3,
+        "refused": 1,
+        "first secret": 1,
+        "second secret": 2,
+        "bad signatures": 1,
+    }
+    assert sample("webhook_verify_seconds_total") > verified_s

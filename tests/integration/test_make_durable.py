@@ -9,6 +9,7 @@ from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from datetime import UTC, datetime
 from pathlib import Path
+from uuid import RFC_4122, uuid4
 
 import psycopg
 import pytest
@@ -21,28 +22,17 @@ from deploy.local.supervisor import Backoff, Supervisor
 from services.ingest import make_durable
 from services.ingest.make_durable import MakeDurable
 from shared.domain.errors import Unavailable
-from shared.domain.ids import new_id
 from shared.queue.connection import connect
-from shared.queue.streams import STREAM, StreamEntry, decode
+from shared.queue.streams import STREAM, StreamEntry, decode, fields_of
 from shared.store.postgres import PostgresTransport, postgres_transport
 from shared.store.webhooks import ReceivedBody, Webhooks
+from shared.telemetry.trace import trace_id
 from shared.whatsapp.events import WebhookBody
 from shared.whatsapp.parse import parse_webhook
-from tests.world import World, received, text_message, webhook
+from tests.world import World, text_message, webhook
 
 APPEND_TIMEOUT_S = 0.3
-
-
-def body(raw: bytes = b"{}") -> WebhookBody:
-    return WebhookBody(id=new_id(), received_at=datetime.now(UTC), raw=raw, traceparent="")
-
-
-class Clock:
-    def __init__(self) -> None:
-        self.now_s = 1000.0
-
-    def __call__(self) -> float:
-        return self.now_s
+TRACE = "00-0af7651916cd43dd8448eb211c80319c-b7ad6b7169203331-01"
 
 
 class OwnRedis:
@@ -108,11 +98,11 @@ class Freezer:
 
 @asynccontextmanager
 async def durable_at(
-    redis_url: str, store: PostgresTransport, *, clock: Clock | None = None, runs: bool = True
+    redis_url: str, store: PostgresTransport, *, runs: bool = True, max_backlog_bytes: int = 128 * 1024 * 1024
 ) -> AsyncIterator[MakeDurable]:
     """MakeDurable with its writer beside it, Redis already asked."""
     async with connect(redis_url, timeout_s=APPEND_TIMEOUT_S, max_connections=4) as stream:
-        durable = MakeDurable(stream=stream, webhooks=Webhooks(store), monotonic=clock or Clock())
+        durable = MakeDurable(stream=stream, webhooks=Webhooks(store), max_backlog_bytes=max_backlog_bytes)
         await durable.check_redis()
         writer = asyncio.create_task(durable.run()) if runs else None
         yield durable
@@ -147,42 +137,48 @@ async def rewritten(client: redis.asyncio.Redis) -> None:
 async def test_bodies_that_wait_together_share_an_append(
     empty_redis: str, ingest_store: PostgresTransport, admin: psycopg.AsyncConnection
 ) -> None:
-    bodies = [body(b"%d" % n) for n in range(1000)]
+    started_at = datetime.now(UTC)
 
     async with durable_at(empty_redis, ingest_store) as durable:
-        await asyncio.gather(*(durable.keep(one) for one in bodies))
+        await asyncio.gather(*(durable.keep(b"%d" % n, TRACE if n % 2 else None) for n in range(1000)))
 
     async with redis.asyncio.Redis.from_url(empty_redis) as client:
         kept = await entries(client)
-        assert await client.xlen(STREAM) <= 8
-    assert sorted((one for entry in kept for one in entry.bodies), key=lambda one: one.id) == sorted(
-        bodies, key=lambda one: one.id
-    )
+    bodies = [one for entry in kept for one in entry.bodies]
+    assert len(kept) <= 8
+    assert [one.raw for one in bodies] == [b"%d" % n for n in range(1000)]
+    assert len({one.id for one in bodies}) == 1000
+    assert {(one.id.version, one.id.variant) for one in bodies} == {(7, RFC_4122)}
+    assert all(started_at <= one.received_at <= datetime.now(UTC) for one in bodies)
+    assert [one.traceparent == TRACE for one in bodies] == [n % 2 == 1 for n in range(1000)]
+    assert len({trace_id(one.traceparent) for one in bodies}) == 501  # one begun for each that came without
     assert await in_postgres(admin) == set()
 
 
 async def test_large_bodies_do_not_make_one_huge_append(empty_redis: str, ingest_store: PostgresTransport) -> None:
-    bodies = [body(b"x" * 3_000_000) for _ in range(5)]
-
     async with durable_at(empty_redis, ingest_store) as durable:
-        await asyncio.gather(*(durable.keep(one) for one in bodies))
+        await asyncio.gather(*(durable.keep(b"x" * 3_000_000) for _ in range(5)))
 
     async with redis.asyncio.Redis.from_url(empty_redis) as client:
         assert sorted(len(entry.bodies) for entry in await entries(client)) == [1, 2, 2]
 
 
-async def test_the_first_body_asks_redis_whether_it_syncs(
+async def test_until_redis_has_said_that_it_syncs_postgres_comes_first(
     empty_redis: str, ingest_store: PostgresTransport, admin: psycopg.AsyncConnection
 ) -> None:
-    async with connect(empty_redis, timeout_s=APPEND_TIMEOUT_S, max_connections=1) as stream:
+    async with connect(empty_redis, timeout_s=APPEND_TIMEOUT_S, max_connections=2) as stream:
         durable = MakeDurable(stream=stream, webhooks=Webhooks(ingest_store))
         writer = asyncio.create_task(durable.run())
-        await durable.keep(body(b"early"))
+        await durable.keep(b"early", TRACE)
+        await durable.check_redis()
+        await durable.keep(b"later")
         writer.cancel()
-        kept_in_redis = await stream.xlen(STREAM)
+        kept = await entries(stream)
 
-    assert await in_postgres(admin) == set()
-    assert kept_in_redis == 1
+    assert await in_postgres(admin) == {b"early"}
+    cursor = await admin.execute("select traceparent, uuid_extract_version(id) from app.webhook_bodies")
+    assert await cursor.fetchall() == [(TRACE, 7)]
+    assert [one.raw for entry in kept for one in entry.bodies] == [b"later"]
 
 
 @pytest.mark.parametrize(
@@ -200,12 +196,12 @@ async def test_a_redis_that_may_lose_what_it_acknowledged_is_not_trusted(
     async with durable_at(own_redis.url, ingest_store) as durable:
         await own_redis.client.config_set(name, value)
         noticed = not await durable.check_redis()
-        await durable.keep(body(b"while it may lose"))
+        await durable.keep(b"while it may lose")
         in_redis = await own_redis.client.xlen(STREAM)
         await own_redis.client.config_set(name, durable_value)
         await rewritten(own_redis.client)
         trusted_again = await durable.check_redis()
-        await durable.keep(body(b"while it may not"))
+        await durable.keep(b"while it may not")
 
     assert noticed
     assert await in_postgres(admin) == {b"while it may lose"}
@@ -220,7 +216,7 @@ async def test_a_redis_that_refuses_to_say_is_not_trusted(
     await own_redis.client.execute_command("ACL", "SETUSER", "managed", "on", ">pw", "~*", "+@all", "-config")
 
     async with durable_at(f"redis://managed:pw@{HOST}:{own_redis.port}/0", ingest_store) as durable:
-        await durable.keep(body(b"kept"))
+        await durable.keep(b"kept")
 
     assert await in_postgres(admin) == {b"kept"}
     assert await own_redis.client.xlen(STREAM) == 0
@@ -229,18 +225,16 @@ async def test_a_redis_that_refuses_to_say_is_not_trusted(
 async def test_while_redis_is_down_postgres_takes_over_and_then_hands_back(
     own_redis: OwnRedis, ingest_store: PostgresTransport, admin: psycopg.AsyncConnection
 ) -> None:
-    clock = Clock()
-
     with capture_logs():
-        async with durable_at(own_redis.url, ingest_store, clock=clock) as durable:
-            await durable.keep(body(b"before"))
+        async with durable_at(own_redis.url, ingest_store) as durable:
+            await durable.keep(b"before")
             await own_redis.stop()
-            await asyncio.gather(*(durable.keep(body(b"down %d" % n)) for n in range(20)))
-            clock.now_s += 5
-            await durable.keep(body(b"still down"))
+            await asyncio.gather(*(durable.keep(b"down %d" % n) for n in range(20)))
+            await durable.check_redis()
+            await durable.keep(b"still down")
             await own_redis.start()
-            clock.now_s += 5
-            await durable.keep(body(b"back"))
+            await durable.check_redis()
+            await durable.keep(b"back")
 
     assert await in_postgres(admin) == {b"still down", *(b"down %d" % n for n in range(20))}
     assert [one.raw for entry in await entries(own_redis.client) for one in entry.bodies] == [b"before", b"back"]
@@ -249,24 +243,23 @@ async def test_while_redis_is_down_postgres_takes_over_and_then_hands_back(
 async def test_a_hung_redis_costs_its_timeout_once_and_not_per_body(
     empty_redis: str, ingest_store: PostgresTransport, admin: psycopg.AsyncConnection
 ) -> None:
-    clock = Clock()
     credentials, _, address = empty_redis.rpartition("@")
     freezer = Freezer(int(address.partition(":")[2].partition("/")[0]))
 
     with capture_logs() as logs:
         async with (
             freezer.running() as through,
-            durable_at(f"{credentials}@{through}/0", ingest_store, clock=clock) as durable,
+            durable_at(f"{credentials}@{through}/0", ingest_store) as durable,
         ):
-            await durable.keep(body(b"before"))
+            await durable.keep(b"before")
             freezer.thawed.clear()
             started = time.monotonic()
             for n in range(30):
-                await durable.keep(body(b"hung %d" % n))
+                await durable.keep(b"hung %d" % n)
             took_s = time.monotonic() - started
             freezer.thawed.set()
-            clock.now_s += 5
-            await durable.keep(body(b"back"))
+            await durable.check_redis()
+            await durable.keep(b"back")
 
     assert await in_postgres(admin) == {b"hung %d" % n for n in range(30)}
     assert [line["event"] for line in logs].count("redis.append_failed") == 1
@@ -282,10 +275,8 @@ async def test_a_redis_that_hangs_from_the_start_is_not_trusted(
     silent = await asyncio.start_server(lambda *_: None, HOST, 0)
 
     with capture_logs():
-        async with durable_at(
-            f"redis://{HOST}:{silent.sockets[0].getsockname()[1]}/0", ingest_store, clock=Clock()
-        ) as durable:
-            await durable.keep(body(b"kept"))
+        async with durable_at(f"redis://{HOST}:{silent.sockets[0].getsockname()[1]}/0", ingest_store) as durable:
+            await durable.keep(b"kept")
     silent.close()
 
     assert await in_postgres(admin) == {b"kept"}
@@ -294,16 +285,14 @@ async def test_a_redis_that_hangs_from_the_start_is_not_trusted(
 async def test_a_full_redis_evicts_nothing_and_postgres_takes_over(
     own_redis: OwnRedis, ingest_store: PostgresTransport, admin: psycopg.AsyncConnection
 ) -> None:
-    clock = Clock()
-
     with capture_logs():
-        async with durable_at(own_redis.url, ingest_store, clock=clock) as durable:
-            await durable.keep(body(b"before"))
+        async with durable_at(own_redis.url, ingest_store) as durable:
+            await durable.keep(b"before")
             await own_redis.client.config_set("maxmemory", "1")
-            await asyncio.gather(*(durable.keep(body(b"full %d" % n)) for n in range(10)))
+            await asyncio.gather(*(durable.keep(b"full %d" % n) for n in range(10)))
             await own_redis.client.config_set("maxmemory", "256mb")
-            clock.now_s += 5
-            await durable.keep(body(b"room again"))
+            await durable.check_redis()
+            await durable.keep(b"room again")
 
     assert await in_postgres(admin) == {b"full %d" % n for n in range(10)}
     assert [one.raw for entry in await entries(own_redis.client) for one in entry.bodies] == [b"before", b"room again"]
@@ -315,25 +304,23 @@ async def test_a_replica_that_takes_no_writes_is_left_alone(
     with capture_logs():
         async with durable_at(own_redis.url, ingest_store) as durable:
             await own_redis.client.execute_command("REPLICAOF", HOST, str(any_free_port()))
-            await durable.keep(body(b"kept"))
+            await durable.keep(b"kept")
 
     assert await in_postgres(admin) == {b"kept"}
 
 
 async def test_with_both_down_every_caller_is_told_and_later_ones_are_served(own_redis: OwnRedis) -> None:
     nowhere = f"postgresql://nobody@{HOST}:{any_free_port()}/none"
-    clock = Clock()
-
     with capture_logs():
         async with (
             postgres_transport(nowhere, service_role="parley_ingest", max_connections=1, timeout_s=0.2) as store,
-            durable_at(own_redis.url, store, clock=clock) as durable,
+            durable_at(own_redis.url, store) as durable,
         ):
             await own_redis.stop()
-            outcomes = await asyncio.gather(*(durable.keep(body()) for _ in range(20)), return_exceptions=True)
+            outcomes = await asyncio.gather(*(durable.keep(b"{}") for _ in range(20)), return_exceptions=True)
             await own_redis.start()
-            clock.now_s += 5
-            await durable.keep(body(b"back"))
+            await durable.check_redis()
+            await durable.keep(b"back")
 
     assert [type(outcome) for outcome in outcomes] == [Unavailable] * 20
     assert [one.raw for entry in await entries(own_redis.client) for one in entry.bodies] == [b"back"]
@@ -343,14 +330,14 @@ async def test_a_caller_that_goes_away_does_not_disturb_its_group(
     empty_redis: str, ingest_store: PostgresTransport
 ) -> None:
     async with durable_at(empty_redis, ingest_store, runs=False) as durable:
-        callers = [asyncio.create_task(durable.keep(body(b"%d" % n))) for n in range(50)]
+        callers = [asyncio.ensure_future(durable.keep(b"%d" % n)) for n in range(50)]
         await let_others_run()
         for gone in (callers[0], callers[25], callers[49]):
             gone.cancel()
         await let_others_run()
         writer = asyncio.create_task(durable.run())
         outcomes = await asyncio.gather(*callers, return_exceptions=True)
-        await durable.keep(body(b"next"))
+        await durable.keep(b"next")
         writer.cancel()
 
     assert {n: outcome for n, outcome in enumerate(outcomes) if outcome is not None}.keys() == {0, 25, 49}
@@ -363,18 +350,65 @@ async def test_more_than_we_keep_up_with_is_refused_at_once(empty_redis: str, in
     most = make_durable._MOST_WAITING
 
     async with durable_at(empty_redis, ingest_store, runs=False) as durable:
-        callers = [asyncio.create_task(durable.keep(body())) for _ in range(most)]
+        callers = [asyncio.ensure_future(durable.keep(b"{}")) for _ in range(most)]
         await let_others_run()
         with pytest.raises(Unavailable) as caught:
-            await asyncio.wait_for(durable.keep(body()), 0.1)
+            await asyncio.wait_for(durable.keep(b"{}"), 0.1)
         writer = asyncio.create_task(durable.run())
         await asyncio.gather(*callers)
-        await durable.keep(body())  # there is room again
+        await durable.keep(b"{}")  # there is room again
         writer.cancel()
 
     assert caught.value.code == "overloaded"
     async with redis.asyncio.Redis.from_url(empty_redis) as client:
         assert sum(len(entry.bodies) for entry in await entries(client)) == most + 1
+
+
+async def test_more_bytes_than_memory_should_hold_are_refused_at_once(empty_redis, ingest_store) -> None:
+    async with durable_at(empty_redis, ingest_store, runs=False) as durable:
+        waiting = [durable.keep(b"x" * 4 * 1024 * 1024) for _ in range(16)]
+        with pytest.raises(Unavailable) as caught:
+            await durable.keep(b"{}")
+        writer = asyncio.create_task(durable.run())
+        await asyncio.gather(*waiting)
+        await durable.keep(b"{}")  # there is room again
+        writer.cancel()
+
+    assert (caught.value.code, caught.value.retry_after_s) == ("overloaded", 1)
+
+
+def test_an_entry_of_the_version_before_is_still_read() -> None:
+    # It may have waited in the stream while we were deployed.
+    first, second = uuid4(), uuid4()
+    written = {
+        b"v": b"1",
+        b"n": b"2",
+        b"id.0": first.bytes,
+        b"at.0": b"1764072000123456",
+        b"body.0": b"{}",
+        b"trace.0": TRACE.encode(),
+        b"id.1": second.bytes,
+        b"at.1": b"1764072000123457",
+        b"body.1": b"",
+        b"trace.1": b"",
+    }
+
+    assert decode("1-1", written) == StreamEntry(
+        "1-1",
+        (
+            WebhookBody(first, datetime(2025, 11, 25, 12, 0, 0, 123456, UTC), b"{}", TRACE),
+            WebhookBody(second, datetime(2025, 11, 25, 12, 0, 0, 123457, UTC), b"", ""),
+        ),
+    )
+
+
+@pytest.mark.parametrize("damage", [{b"ids": b"\0" * 15}, {b"at": b"\0" * 16}, {b"n": b"2"}, {b"n": b"x"}])
+def test_a_damaged_entry_is_not_read_as_something_else(damage: dict[bytes, bytes]) -> None:
+    whole = fields_of(ids=uuid4().bytes, received_us=[1], raws=[b"{}"], traceparents=[None])
+
+    assert len(decode("1-1", whole).bodies) == 1
+    with pytest.raises(ValueError):
+        decode("1-1", whole | damage)
 
 
 async def test_stopping_the_writer_promises_nothing_to_those_in_its_hands(
@@ -389,7 +423,7 @@ async def test_stopping_the_writer_promises_nothing_to_those_in_its_hands(
     ):
         freezer.thawed.clear()
         writer = asyncio.create_task(durable.run())
-        callers = [asyncio.create_task(durable.keep(body())) for _ in range(10)]
+        callers = [asyncio.ensure_future(durable.keep(b"{}")) for _ in range(10)]
         await let_others_run()
         writer.cancel()
         outcomes = await asyncio.gather(*callers, return_exceptions=True)
@@ -407,12 +441,12 @@ async def test_a_body_kept_in_both_places_is_recorded_once(
     admin: psycopg.AsyncConnection,
 ) -> None:
     # Redis carried the append out and its answer was lost: Postgres got the body too.
-    one = received(webhook(text_message("Hello?", wamid="wamid.1"))).body
-    await Webhooks(ingest_store).store_bodies([one])
     async with durable_at(empty_redis, ingest_store) as durable:
-        await durable.keep(one)
+        await durable.keep(webhook(text_message("Hello?", wamid="wamid.1")))
     async with redis.asyncio.Redis.from_url(empty_redis) as client:
         (entry,) = await entries(client)
+    (one,) = entry.bodies
+    await Webhooks(ingest_store).store_bodies([one])
     webhooks = Webhooks(service_store)
 
     drained = [claimed for claimed, _ in await webhooks.claim_bodies(limit=10, hold_s=30)]
@@ -436,15 +470,14 @@ async def test_a_redis_that_does_not_fsync_during_rewrites_is_not_trusted(own_re
 
 async def test_a_redis_that_was_out_is_trusted_only_after_it_was_asked_again(own_redis, ingest_store, admin) -> None:
     # It may be another one: a failover, a container started without its configuration.
-    clock = Clock()
     with capture_logs():
-        async with durable_at(own_redis.url, ingest_store, clock=clock) as durable:
+        async with durable_at(own_redis.url, ingest_store) as durable:
             await own_redis.stop()
-            await durable.keep(body(b"down"))
+            await durable.keep(b"down")
             await own_redis.start()
             await own_redis.client.config_set("appendfsync", "everysec")
-            clock.now_s += 5
-            await durable.keep(body(b"back, but it does not fsync"))
+            await durable.check_redis()
+            await durable.keep(b"back, but it does not fsync")
 
     assert await in_postgres(admin) == {b"down", b"back, but it does not fsync"}
 
@@ -452,7 +485,7 @@ async def test_a_redis_that_was_out_is_trusted_only_after_it_was_asked_again(own
 async def test_stopping_the_writer_leaves_no_caller_waiting_for_ever(empty_redis, ingest_store) -> None:
     async with durable_at(empty_redis, ingest_store, runs=False) as durable:
         writer = asyncio.create_task(durable.run())
-        callers = [asyncio.create_task(durable.keep(body())) for _ in range(1000)]
+        callers = [asyncio.ensure_future(durable.keep(b"{}")) for _ in range(1000)]
         await let_others_run()
         writer.cancel()
         async with asyncio.timeout(3):
