@@ -1,1 +1,4 @@
-"""Meta's wire format: types, parsing, signature. No I/O, no clock, no database; Meta's names stop here."""
+"""Meta's wire format: parsing and signature, what we send and what its refusals mean, templates.
+
+No I/O, no clock, no database; Meta's names stop here.
+"""

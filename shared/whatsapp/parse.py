@@ -1,19 +1,22 @@
-"""Webhook bytes to typed events. Total and lenient: whatever arrives, every item comes out as something."""
+"""Webhook bytes to typed events. Total and lenient: whatever arrives, every item comes out as exactly one thing."""
 
 from __future__ import annotations
 
-import json
-import math
-import re
-from collections.abc import Iterator
-from dataclasses import dataclass, field
-from datetime import UTC, datetime, timedelta
-from typing import Any
+from collections.abc import Callable, Iterator
+from datetime import datetime, timedelta
 
-from shared.whatsapp.events import Change, InboundMessage, ParsedBody, Quarantined
+from shared.whatsapp.accounts import change_time, is_about_account, read_account_event, waba_of
+from shared.whatsapp.calls import read_call, read_call_status
+from shared.whatsapp.delivery import read_status
+from shared.whatsapp.events import Change, Event, Kept, ParsedBody, Quarantined
+from shared.whatsapp.facts import read_address_book, read_preference
+from shared.whatsapp.history import read_follow_up, read_past, was_declined
+from shared.whatsapp.scope import Scope
+from shared.whatsapp.turns import read_echo, read_message
+from shared.whatsapp.wire import Json, decode, elements, identifier, mapping, time
 
 # Lists whose elements are items, each accounted for. History nests its messages in threads.
-_ITEM_LISTS = (
+ITEM_LISTS = (
     "messages",
     "statuses",
     "message_echoes",
@@ -24,262 +27,194 @@ _ITEM_LISTS = (
     "user_actions",
 )
 
-# Messages that are facts about another message or person, not turns in the chat: kept raw with their change.
-_NOT_A_TURN = frozenset({"reaction", "edit", "revoke", "system", "request_welcome"})
+Reader = Callable[[Json, Scope], Event | str]
 
-# Source: Meta, "Business-scoped user IDs", read 2026-11-22.
-_BSUID = re.compile(r"[A-Z]{2}\.(ENT\.)?[A-Za-z0-9]{1,128}")
-_WA_ID = re.compile(r"\+?[0-9]{5,20}")
+# field → list → what an element is called when it cannot be placed, and who reads it. Other lists of these fields are
+# kept. All of these are about a number's chats: without the number they are nobody's.
+_READERS: dict[str, dict[str, tuple[str, Reader]]] = {
+    "messages": {"messages": ("message", read_message), "statuses": ("status", read_status)},
+    "smb_message_echoes": {"message_echoes": ("message", read_echo)},
+    "history": {"history": ("message", read_past), "messages": ("message", read_follow_up)},
+    "user_preferences": {"user_preferences": ("preference", read_preference)},
+    "smb_app_state_sync": {"state_sync": ("contact", read_address_book)},
+    "calls": {"calls": ("call", read_call), "statuses": ("call", read_call_status)},
+}
 
-_MILLISECONDS_FROM = 10**12  # "values >= 1e12 are milliseconds", seen in production by others
-_LATEST = datetime.max.replace(tzinfo=UTC, microsecond=0).timestamp()
+NOT_A_LIST = object()  # stands for what should have been a list of items: one item, whatever it is
+
 _AHEAD = timedelta(days=1)  # further ahead than any clock error: such a message would sit on top for ever
-_TEXT_LIMIT = 512  # characters of an id we are ready to index; Meta's are far shorter
-
-Json = dict[str, Any]
 
 
 def parse_webhook(raw: bytes, *, now: datetime) -> ParsedBody:
     """Parse one webhook body.
 
-    `now`: when it was received, aware UTC; a message from more than a day ahead of it is quarantined.
+    `now`: when it was received, aware UTC; whatever has an effect and is from more than a day ahead is quarantined.
+    Payloads are parts of one decoded body, shared between a change and its events: read them, never change them.
     Never raises: what cannot be read is one quarantined item.
     Source: Meta, webhook reference, read 2026-11-22; counted as the fixtures' manifest does.
     """
-    try:
-        body = json.loads(raw, parse_constant=_refuse_constant, parse_float=_finite)
-    except (ValueError, RecursionError) as error:
-        return _unreadable(f"not_json: {type(error).__name__}")
-    if not isinstance(body, dict):
-        return _unreadable("not_an_object")
+    body = decode(raw)
+    if isinstance(body, str):
+        return _unreadable(body)
     if body.get("object") != "whatsapp_business_account":
         return _unreadable("unknown_object")
     entries = body.get("entry")
     if not isinstance(entries, list) or not entries:
         return _unreadable("no_entry")
-    reading = _Reading(now)
-    try:
-        for entry in entries:
-            reading.entry(entry)
-    except RecursionError:
-        return _unreadable("nested_too_deep")
-    return ParsedBody(
-        items=reading.items,
-        changes=tuple(reading.changes),
-        messages=tuple(reading.messages),
-        quarantined=tuple(reading.quarantined),
-    )
+    reading = _Reading(latest=now + _AHEAD)
+    for entry in entries:
+        reading.read_entry(entry)
+    return ParsedBody(reading.items, tuple(reading.changes), tuple(reading.events), tuple(reading.quarantined))
 
 
 def _unreadable(reason: str) -> ParsedBody:
     return ParsedBody(items=1, quarantined=(Quarantined(item=0, reason=reason),))
 
 
-@dataclass(slots=True)
 class _Reading:
-    now: datetime
-    items: int = 0
-    changes: list[Change] = field(default_factory=list)
-    messages: list[InboundMessage] = field(default_factory=list)
-    quarantined: list[Quarantined] = field(default_factory=list)
+    __slots__ = ("changes", "events", "items", "latest", "quarantined")
 
-    def entry(self, entry: object) -> None:
+    def __init__(self, *, latest: datetime) -> None:
+        self.latest = latest
+        self.items = 0
+        self.changes: list[Change] = []
+        self.events: list[Event] = []
+        self.quarantined: list[Quarantined] = []
+
+    def read_entry(self, entry: object) -> None:
         changes = entry.get("changes") if isinstance(entry, dict) else None
         if not isinstance(entry, dict) or not isinstance(changes, list) or not changes:
             self._quarantine("no_changes")
             return
         for change in changes:
-            self.change(change, waba_id=_text(entry.get("id")))
+            self._read_change(change, entry)
 
-    def change(self, change: object, *, waba_id: str | None) -> None:
+    def _read_change(self, change: object, entry: Json) -> None:
         if not isinstance(change, dict):
             self._quarantine("change_not_an_object")
             return
-        name, value = _text(change.get("field")), change.get("value")
-        if not name:
+        field, value = identifier(change.get("field")), change.get("value")
+        if field is None:
             self._quarantine_all(value, "no_field")
             return
         if not isinstance(value, dict):
             self._quarantine("no_value")
             return
-        metadata = value.get("metadata")
-        phone_number_id = _text(metadata.get("phone_number_id")) if isinstance(metadata, dict) else None
-        if name == "messages" and not phone_number_id:
+        phone_number_id = identifier(mapping(value.get("metadata")).get("phone_number_id"))
+        if field in _READERS and phone_number_id is None:
             self._quarantine_all(value, "no_phone_number_id")
             return
-        self._items(name, value, phone_number_id or None, waba_id)
+        scope = Scope(value, change=len(self.changes))
+        self.changes.append(Change(field, phone_number_id, waba_of(value, entry.get("id")), value))
+        if is_about_account(field):
+            self._read_account_change(value, scope, entry)
+        else:
+            self._read_items(field, value, scope, entry)
 
-    def _items(self, name: str, value: Json, phone_number_id: str | None, waba_id: str | None) -> None:
-        kept = 0
-        for kind, item in _items_of(value):
-            if name == "messages" and kind == "messages":
-                outcome = self._message(item, value)
-            elif kind == "malformed":
-                outcome = f"{item}_not_a_list"
-            elif kind == "statuses" and not (isinstance(item, dict) and _text(item.get("id"))):
-                outcome = "status_without_id"
+    def _read_items(self, field: str, value: Json, scope: Scope, entry: Json) -> None:
+        readers = _READERS.get(field)
+        for name, element, thread in items_of(value):
+            scope.item = self.items
+            if element is NOT_A_LIST:
+                self._quarantine(f"{name}_not_a_list")
+            elif readers is None or name not in readers:
+                self._keep(_kind(field, name, value), element, scope, entry)
             else:
-                outcome = None
-            if isinstance(outcome, str):
-                self._quarantine(outcome)
-                continue
-            if outcome is None:
-                kept += 1
-            else:
-                self.messages.append(outcome)
-            self.items += 1
-        self.changes.append(
-            Change(
-                event_type=name,
-                phone_number_id=phone_number_id,
-                waba_id=waba_id,
-                payload=_clean_object(value),
-                kept=kept,
-            )
-        )
+                if thread is not None and thread is not scope.thread:
+                    scope.enter(thread)
+                self._place(element, *readers[name], scope)
 
-    def _message(self, item: object, value: Json) -> InboundMessage | str | None:
-        """Return the message, a reason to quarantine it, or None when its change keeps it."""
-        if not isinstance(item, dict):
-            return "message_not_an_object"
-        wamid = _text(item.get("id"))
-        if not wamid or len(wamid) > _TEXT_LIMIT:
-            return "message_without_id"
-        kind = _text(item.get("type"))
-        if kind in _NOT_A_TURN:
-            return None
-        contact = _contact_of(item, value)
-        user_id = _matching(_BSUID, item.get("from_user_id"), contact.get("user_id"))
-        wa_id = _matching(_WA_ID, item.get("from"), contact.get("wa_id"))
-        if not user_id and not wa_id:
-            return "message_without_sender"
-        sent_at = _time(item.get("timestamp"))
-        if sent_at is not None and sent_at > self.now + _AHEAD:
-            return "time_a_day_ahead"
-        text = item.get("text")
-        is_text = kind == "text"
-        profile = contact.get("profile")
-        profile = profile if isinstance(profile, dict) else {}
-        context = item.get("context")
-        return InboundMessage(
-            change=len(self.changes),
-            item=self.items,
-            wamid=_clean(wamid),
-            message_type="text" if is_text else "unsupported",
-            content=_text(text.get("body")) if is_text and isinstance(text, dict) else None,
-            payload=_clean_object(item),
-            sent_at=sent_at,
-            reply_to_wamid=_text(context.get("id")) or None if isinstance(context, dict) else None,
-            sender_user_id=user_id,
-            sender_wa_id=wa_id.lstrip("+") if wa_id else None,
-            name=_text(profile.get("name")) or None,
-            username=(_text(profile.get("username")) or "").lstrip("@") or None,
-            group_id=(_text(item.get("group_id")) or "")[:_TEXT_LIMIT] or None,
-        )
+    def _place(self, element: object, noun: str, read: Reader, scope: Scope) -> None:
+        outcome = read(element, scope) if isinstance(element, dict) else f"{noun}_not_an_object"
+        if isinstance(outcome, str):
+            self._quarantine(outcome)
+        else:
+            self._add(outcome)
+
+    def _read_account_change(self, value: Json, scope: Scope, entry: Json) -> None:
+        """The change is the event, however many items a list of errors beside it makes: the first stands for it."""
+        (_, *others) = items_of(value)
+        scope.item = self.items
+        self._add(read_account_event(value, scope, entry_time=time(entry.get("time"))))
+        for name, element, _ in others:
+            scope.item = self.items
+            self._keep(name, element, scope, entry)
+
+    def _keep(self, kind: str, element: object, scope: Scope, entry: Json) -> None:
+        sent_at = time(mapping(element).get("timestamp")) or time(entry.get("time")) or change_time(scope.value)
+        self._add(Kept(scope.change, scope.item, kind, sent_at))
+
+    def _add(self, event: Event) -> None:
+        if event.sent_at is not None and event.sent_at > self.latest and not isinstance(event, Kept):
+            self._quarantine("time_a_day_ahead")
+            return
+        self.events.append(event)
+        self.items += 1
 
     def _quarantine(self, reason: str) -> None:
         self.quarantined.append(Quarantined(item=self.items, reason=reason))
         self.items += 1
 
     def _quarantine_all(self, value: object, reason: str) -> None:
-        for _ in _items_of(value if isinstance(value, dict) else {}):
+        for _ in items_of(mapping(value)):
             self._quarantine(reason)
 
 
-def _items_of(value: Json) -> Iterator[tuple[str, object]]:
-    """Yield each item of a change as (list name, element); a change without any is one item itself."""
-    found = False
-    for name in _ITEM_LISTS:
-        elements = value.get(name)
-        if isinstance(elements, list):
-            for element in elements:
-                found = True
-                yield name, element
-        elif elements is not None:
-            found = True
-            yield "malformed", name
-    for element in _history_messages(value.get("history")):
-        found = True
-        yield "history", element
-    if not found:
-        yield "change", value
+def _kind(field: str, name: str, value: Json) -> str:
+    """Name what is kept: the list it stood in, or the field where that is all we know of it."""
+    if field not in _READERS:
+        return field
+    if name != "change":
+        return name
+    return "history_declined" if field == "history" and was_declined(value) else field
 
 
-def _history_messages(history: object) -> Iterator[object]:
-    for chunk in history if isinstance(history, list) else ():
-        threads = chunk.get("threads") if isinstance(chunk, dict) else None
-        for thread in threads if isinstance(threads, list) else ():
-            messages = thread.get("messages") if isinstance(thread, dict) else None
-            yield from messages if isinstance(messages, list) else ()
+def items_of(value: Json) -> list[tuple[str, object, Json | None]]:
+    """Return each item of a change as (list name, element, thread); a change without any is one item itself."""
+    found: list[tuple[str, object, Json | None]] = []
+    for name in ITEM_LISTS:
+        listed = value.get(name)
+        if isinstance(listed, list):
+            for element in listed:
+                found.append((name, element, None))
+        elif listed is not None:
+            found.append((name, NOT_A_LIST, None))
+    if "history" in value:
+        found.extend(_history_messages(value["history"]))
+    return found or [("change", value, None)]
 
 
-def _contact_of(message: Json, value: Json) -> Json:
-    """Find the sender among `contacts`, which is not index-aligned with `messages`."""
-    contacts = value.get("contacts")
-    candidates = [c for c in contacts if isinstance(c, dict)] if isinstance(contacts, list) else []
-    for key, theirs in (("from_user_id", "user_id"), ("from", "wa_id")):
-        wanted = message.get(key)
-        for contact in candidates:
-            if wanted and contact.get(theirs) == wanted:
-                return contact
-    has_sender = message.get("from_user_id") or message.get("from")
-    return candidates[0] if len(candidates) == 1 and not has_sender else {}
+def _history_messages(history: object) -> Iterator[tuple[str, object, Json]]:
+    for chunk in elements(history):
+        for thread in elements(mapping(chunk).get("threads")):
+            for message in elements(mapping(thread).get("messages")):
+                yield "history", message, thread
 
 
-def _matching(pattern: re.Pattern[str], *values: object) -> str | None:
-    """Return the first value of that shape: an id of another shape is no id (the payload keeps it)."""
-    return next((v for v in values if isinstance(v, str) and pattern.fullmatch(v)), None)
+def elements_of(raw: bytes) -> list[tuple[str, object]]:
+    """Return each item of a body as (path, element as Meta sent it), placed as `parse_webhook` numbers them.
+
+    For people who look at an item that could not be recorded. Never raises: a body that cannot be read is one item.
+    """
+    body = decode(raw)
+    entries = body.get("entry") if isinstance(body, dict) else None
+    if not isinstance(body, dict) or body.get("object") != "whatsapp_business_account" or not elements(entries):
+        return [("body", body if isinstance(body, dict) else None)]
+    found: list[tuple[str, object]] = []
+    for n, entry in enumerate(elements(entries)):
+        changes = elements(mapping(entry).get("changes"))
+        if not changes:
+            found.append((f"entry[{n}]", entry))
+        for m, change in enumerate(changes):
+            found.extend(_elements_of_change(change, f"entry[{n}].changes[{m}]"))
+    return found
 
 
-def _time(value: object) -> datetime | None:
-    """Read a Meta timestamp: string or number, seconds or milliseconds."""
-    try:
-        seconds = float(value) if isinstance(value, str | int | float) and not isinstance(value, bool) else math.nan
-        if seconds >= _MILLISECONDS_FROM:
-            seconds /= 1000
-        return datetime.fromtimestamp(min(seconds, _LATEST), UTC) if seconds > 0 else None
-    except (ValueError, OverflowError, OSError):
-        return None
-
-
-def _text(value: object) -> str | None:
-    """Return a clean string; numbers are coerced, since Meta has sent both."""
-    if isinstance(value, str):
-        return _clean(value)
-    if isinstance(value, int | float) and not isinstance(value, bool):
-        return str(value)
-    return None
-
-
-_UNSTORABLE = re.compile("[\x00\ud800-\udfff]")
-
-
-def _clean(text: str) -> str:
-    """Replace what PostgreSQL refuses (U+0000, lone surrogates) by U+FFFD; the raw bytes are kept elsewhere."""
-    return text if text.isascii() and "\x00" not in text else _UNSTORABLE.sub("\ufffd", text)
-
-
-def _clean_object(value: Json) -> Json:
-    cleaned: Json = _clean_json(value)
-    return cleaned
-
-
-def _clean_json(value: Any) -> Any:
-    if isinstance(value, str):
-        return _clean(value)
-    if isinstance(value, dict):
-        return {_clean(key): _clean_json(element) for key, element in value.items()}
-    if isinstance(value, list):
-        return [_clean_json(element) for element in value]
-    return value
-
-
-def _refuse_constant(name: str) -> None:
-    raise ValueError(f"{name} is not JSON")
-
-
-def _finite(text: str) -> float:
-    number = float(text)
-    if math.isinf(number):
-        raise ValueError("number out of range")
-    return number
+def _elements_of_change(change: object, path: str) -> Iterator[tuple[str, object]]:
+    places: dict[str, int] = {}
+    for name, element, _ in items_of(mapping(mapping(change).get("value"))):
+        if name == "change" or element is NOT_A_LIST:
+            yield path, change
+        else:
+            places[name] = places.get(name, -1) + 1
+            yield f"{path}.value.{name}[{places[name]}]", element
