@@ -24,6 +24,8 @@ def refusal(sqlstate: str | None, message: str, detail: str | None, hint: str | 
         return BadData(f"the database refused a value (SQLSTATE {sqlstate})", code=f"sqlstate_{sqlstate}")
     if sqlstate == "42501":
         return Forbidden("not allowed", code="forbidden")
+    if sqlstate == "57014":
+        return Unavailable("the database took too long", code="database_too_slow")
     if sqlstate[:2] in _LATER:
         return Unavailable(f"the database said later (SQLSTATE {sqlstate})", code="database_unavailable")
     return None

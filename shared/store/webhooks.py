@@ -4,23 +4,17 @@ from __future__ import annotations
 
 import json
 from base64 import b64decode, b64encode
+from collections import Counter
 from collections.abc import Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass, field
 from datetime import datetime
 from uuid import UUID
 
-from shared.domain.ids import new_id
 from shared.store.port import Store
-from shared.whatsapp.events import Change, InboundMessage, ParsedBody, Quarantined, WebhookBody
+from shared.store.webhook_batch import ReceivedBody, batch_of
+from shared.whatsapp.events import WebhookBody
 
-
-@dataclass(frozen=True, slots=True)
-class ReceivedBody:
-    """A body with what it parsed to. `is_stored`: Postgres has its bytes already."""
-
-    body: WebhookBody
-    parsed: ParsedBody
-    is_stored: bool = False
+OUTCOMES = ("stored", "duplicate", "unrouted", "suppressed", "quarantined")
 
 
 @dataclass(frozen=True, slots=True)
@@ -33,14 +27,15 @@ class Recorded:
     suppressed: int = 0
     quarantined: int = 0
     due: int = 0
+    by_kind: Counter[tuple[str, str]] = field(default_factory=Counter, compare=False)  # (kind of item, outcome)
 
     def __add__(self, other: Recorded) -> Recorded:
-        mine, theirs = asdict(self), asdict(other)
-        return Recorded(**{name: mine[name] + theirs[name] for name in mine})
+        totals = {name: getattr(self, name) + getattr(other, name) for name in (*OUTCOMES, "due")}
+        return Recorded(**totals, by_kind=self.by_kind + other.by_kind)
 
 
 class Webhooks:
-    """The functions of migrations *_webhook_bodies and *_record_webhooks."""
+    """The functions of migrations *_webhook_bodies and *_record_events."""
 
     def __init__(self, store: Store) -> None:
         self._store = store
@@ -84,10 +79,26 @@ class Webhooks:
 
     async def record(self, bodies: Sequence[ReceivedBody], *, settle_s: float) -> Recorded:
         """Record a batch in one transaction. Safe to repeat. Raises: BadData when the database refuses a value."""
-        text = await self._store.call(
-            "record_webhooks", {"p_bodies": [_body_json(b) for b in bodies], "p_settle_ms": int(settle_s * 1000)}
-        )
-        return Recorded(**json.loads(text))
+        return await self._batch("record_webhook_batch", bodies, settle_s)
+
+    async def try_record(self, bodies: Sequence[ReceivedBody]) -> Recorded:
+        """Say what recording would do, and leave everything as it is. Raises: as `record`."""
+        return await self._batch("try_webhook_batch", bodies, 0)
+
+    async def _batch(self, function: str, bodies: Sequence[ReceivedBody], settle_s: float) -> Recorded:
+        text = await self._store.call(function, {"p_batch": batch_of(bodies), "p_settle_ms": int(settle_s * 1000)})
+        answer = json.loads(text)
+        outcome_of: dict[int, str] = dict.fromkeys(answer["stored"], "stored")
+        outcome_of |= dict.fromkeys(answer["suppressed"], "suppressed") | dict.fromkeys(answer["unrouted"], "unrouted")
+        by_kind: Counter[tuple[str, str]] = Counter()
+        events = (event for received in bodies for event in received.parsed.events)
+        for n, event in enumerate(events):
+            by_kind[type(event).__name__.lower(), outcome_of.get(n, "duplicate")] += 1
+        by_kind["unreadable", "quarantined"] += sum(len(received.parsed.quarantined) for received in bodies)
+        totals: Counter[str] = Counter()
+        for (_, outcome), count in by_kind.items():
+            totals[outcome] += count
+        return Recorded(**{name: totals[name] for name in OUTCOMES}, due=answer["due"], by_kind=by_kind)
 
     async def quarantine(self, received: ReceivedBody, *, reason: str) -> Recorded:
         """Set one body aside, whole, with its reason."""
@@ -105,38 +116,12 @@ class Webhooks:
         )
         return Recorded(quarantined=items)
 
+    async def health(self) -> dict[str, int]:
+        """Return what an operator watches: see intake_health()."""
+        health: dict[str, int] = json.loads(await self._store.call("intake_health", {}))
+        return health
+
     async def make_partitions(self) -> int:
         """Make the coming days' partitions; return how many rows sit in none of them."""
         in_default: int = json.loads(await self._store.call("make_webhook_partitions", {}))["in_default"]
         return in_default
-
-
-def _body_json(received: ReceivedBody) -> dict[str, object]:
-    body, parsed = received.body, received.parsed
-    return {
-        "id": str(body.id),
-        "received_at": body.received_at.isoformat(),
-        "raw": None if received.is_stored else b64encode(body.raw).decode(),
-        "items": parsed.items,
-        "changes": [_fields(change) for change in parsed.changes],
-        "messages": [
-            _message_json(message, parsed.changes[message.change], received_at=body.received_at)
-            for message in parsed.messages
-        ],
-        "quarantined": [_fields(item) for item in parsed.quarantined],
-    }
-
-
-def _message_json(message: InboundMessage, change: Change, *, received_at: datetime) -> dict[str, object]:
-    fields = _fields(message)
-    fields["phone_number_id"] = change.phone_number_id
-    # Meta sent no time we can read: ours is the nearest, and the message is kept.
-    fields["sent_at"] = (message.sent_at or received_at).isoformat()
-    for name in ("message_id", "contact_id", "conversation_id"):  # proposals: used if the row turns out to be new
-        fields[name] = str(new_id())
-    return fields
-
-
-def _fields(event: Change | InboundMessage | Quarantined) -> dict[str, object]:
-    # dataclasses.asdict copies payloads deeply: it took half of the recorder's time (2026-11-23).
-    return {name: getattr(event, name) for name in event.__slots__}
