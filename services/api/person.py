@@ -11,6 +11,7 @@ from fastapi.security import HTTPAuthorizationCredentials, HTTPBearer
 from shared.auth.tokens import TokenVerifier
 from shared.domain.errors import Untrusted
 from shared.domain.person import Person
+from shared.store.conversations import Conversations
 from shared.store.inbox import Inbox
 
 _bearer = HTTPBearer(auto_error=False, description="Access token of Supabase Auth")
@@ -40,3 +41,12 @@ def inbox_of(request: Request) -> Inbox:
 
 
 InboxDependency = Annotated[Inbox, Depends(inbox_of)]
+
+
+def conversations_of(request: Request) -> Conversations:
+    """Return the store of this process."""
+    conversations: Conversations = request.app.state.conversations
+    return conversations
+
+
+ConversationsDependency = Annotated[Conversations, Depends(conversations_of)]

@@ -14,14 +14,19 @@ from fastapi.exceptions import RequestValidationError
 from fastapi_swagger import patch_fastapi
 from starlette.exceptions import HTTPException
 
-from services.api.routes import conversations, me
+from services.api.routes import account_events as account_event_routes
+from services.api.routes import channels, me
+from services.api.routes import conversations as conversation_routes
+from services.api.routes import erasures as erasure_routes
 from services.api.settings import Settings
 from services.api.shapes import Problem
 from shared.auth.tokens import TokenVerifier
 from shared.domain.errors import ParleyError, Unavailable
 from shared.domain.ids import new_id
 from shared.settings.clocks import Clocks
+from shared.store.account_events import AccountEvents
 from shared.store.choose import open_store
+from shared.store.conversations import Conversations
 from shared.store.inbox import Inbox
 from shared.telemetry import metrics
 from shared.telemetry.trace import trace_id, traceparent
@@ -49,7 +54,13 @@ async def main(settings: Settings) -> None:
             http=http,
         )
         health = Health({"postgres": store.is_reachable})
-        observed = Observe(make_app(inbox=Inbox(store), verifier=verifier))
+        app = make_app(
+            inbox=Inbox(store),
+            conversations=Conversations(store),
+            account_events=AccountEvents(store),
+            verifier=verifier,
+        )
+        observed = Observe(app)
 
         async def public(scope: Any, receive: Any, send: Any) -> None:
             outermost = health.app if scope.get("path") in _OPEN_PATHS else observed
@@ -58,7 +69,9 @@ async def main(settings: Settings) -> None:
         await serve_until_stopped(public, http=settings.http, health=health, clocks=clocks)
 
 
-def make_app(*, inbox: Inbox, verifier: TokenVerifier) -> FastAPI:
+def make_app(
+    *, inbox: Inbox, conversations: Conversations, account_events: AccountEvents, verifier: TokenVerifier
+) -> FastAPI:
     """Return the app with its routes; every one needs a signed-in person."""
     app = FastAPI(
         title="Parley",
@@ -85,9 +98,15 @@ def make_app(*, inbox: Inbox, verifier: TokenVerifier) -> FastAPI:
     )
     app.openapi = partial(_describe, app)  # type: ignore[method-assign]
     app.state.inbox = inbox
+    app.state.conversations = conversations
+    app.state.account_events = account_events
     app.state.verifier = verifier
     app.include_router(me.router)
-    app.include_router(conversations.router)
+    app.include_router(conversation_routes.router)
+    app.include_router(conversation_routes.contacts)
+    app.include_router(erasure_routes.router)
+    app.include_router(account_event_routes.router)
+    app.include_router(channels.router)
     patch_fastapi(
         app,
         docs_url="/api/docs",

@@ -6,11 +6,16 @@ import asyncio
 import os
 import socket
 import time
+from collections.abc import Awaitable, Callable
+from functools import partial
 
 import structlog
 from redis.exceptions import RedisError
 
+from services.ingest.drop_old_bodies import drop_old_bodies
+from services.ingest.erase_contacts import erase_contacts
 from services.ingest.record_batch import record_batch
+from services.ingest.reroute import reroute
 from services.ingest.settings import RecorderSettings
 from shared.domain.errors import Unavailable
 from shared.queue.connection import connect, connect_blocking
@@ -19,7 +24,10 @@ from shared.queue.runner import repeat
 from shared.queue.streams import StreamEntry, UnknownVersionError, WebhookStream, decode
 from shared.settings.clocks import Clocks
 from shared.store.choose import open_store
-from shared.store.webhooks import ReceivedBody, Webhooks
+from shared.store.replay import Replay
+from shared.store.retention import Retention
+from shared.store.webhook_batch import ReceivedBody
+from shared.store.webhooks import Webhooks
 from shared.telemetry import metrics
 from shared.web.health import Health
 from shared.web.serve import serving_internal, stop_signal
@@ -32,14 +40,26 @@ _MOST_DELIVERIES = 3  # an entry that came back more often is taken alone; what 
 _PART_BYTES = 512 * 1024
 _SOUND_FOR_S = 300.0  # recording has worked this recently: what fails now is the body's fault
 _LATER = (Unavailable, RedisError, TimeoutError)
+_MOST_IN_VAIN = 9  # halvings of 256 bodies down to one, and nothing has got through: it is not the bodies
 _ENTRIES = 64  # per read; each holds up to a group of bodies
+_WATCH_EVERY_S = 5.0
+
+
+class TooSlowError(Exception):
+    """Bodies that cannot be recorded within the deadline though others can: they wait and are tried again alone."""
 
 
 class Recorder:
     """Records what the stream and the table of stored bodies hold, as one consumer among any number."""
 
     def __init__(
-        self, *, stream: WebhookStream, webhooks: Webhooks, jobs: Jobs, clocks: Clocks, batch_bodies: int
+        self,
+        *,
+        stream: WebhookStream,
+        webhooks: Webhooks,
+        jobs: Jobs,
+        clocks: Clocks,
+        batch_bodies: int,
     ) -> None:
         self._stream = stream
         self._webhooks = webhooks
@@ -59,8 +79,15 @@ class Recorder:
             self._read = _decoded(await self._stream.read(count=_ENTRIES, block_s=self._clocks.redis_block_s))
         try:
             for batch in _batches(self._read, most_bodies=self._batch_bodies):
-                await self._record(batch)
+                try:
+                    await self._record(batch)
+                except TooSlowError as error:
+                    # They stay pending and are taken over; those behind them go on.
+                    log.error("stream_entries.postponed", entries=len(batch), reason=str(error))
                 del self._read[: len(batch)]
+        except TimeoutError:
+            self._read = []  # they stay pending and come back: if it is them, what is new must not wait behind them
+            raise
         except _LATER:
             raise
         except Exception:
@@ -81,6 +108,8 @@ class Recorder:
                         await self._stream.done([entry.id])
                     else:
                         await self._record([entry])
+                except TooSlowError as error:
+                    log.error("stream_entry.postponed", entry_id=entry_id, deliveries=deliveries, reason=str(error))
                 except _LATER:
                     raise
                 except Exception:
@@ -90,7 +119,8 @@ class Recorder:
     async def _record(self, entries: list[StreamEntry]) -> None:
         for part in _parts([body for entry in entries for body in entry.bodies]):
             await self._record_bodies(part)
-        await self._stream.done([entry.id for entry in entries])
+        with metrics.ACKNOWLEDGE_SECONDS.time():
+            await self._stream.done([entry.id for entry in entries])
 
     async def _record_alone(self, bodies: list[WebhookBody], *, are_stored: bool = False) -> None:
         """Record bodies that failed together too often one by one; what still fails is set aside, raw."""
@@ -108,6 +138,35 @@ class Recorder:
                 )
 
     async def _record_bodies(self, bodies: list[WebhookBody], *, are_stored: bool = False) -> None:
+        """Record bodies within the deadline, in halves where the whole takes too long.
+
+        Raises: TooSlowError for bodies that take too long alone while others do not; TimeoutError when nothing does
+        otherwise, which is the weather.
+        """
+        waiting, slow, in_vain, through = [bodies], 0, 0, False
+        while waiting:
+            part = waiting.pop()
+            try:
+                await self._record_in_time(part, are_stored=are_stored)
+            except (TimeoutError, Unavailable) as error:
+                if isinstance(error, Unavailable) and error.code != "database_too_slow":
+                    raise
+                in_vain += 1
+                if in_vain >= _MOST_IN_VAIN:
+                    raise TimeoutError from error
+                if len(part) > 1:
+                    waiting += [part[len(part) // 2 :], part[: len(part) // 2]]
+                else:
+                    slow += 1
+                    log.error("webhook.too_slow", body_id=str(part[0].id), size_bytes=len(part[0].raw))
+            else:
+                in_vain, through = 0, True
+        if slow and through:
+            raise TooSlowError(f"{slow} bodies")
+        if slow:
+            raise TimeoutError
+
+    async def _record_in_time(self, bodies: list[WebhookBody], *, are_stored: bool) -> None:
         async with asyncio.timeout(self._clocks.batch_deadline_s):
             await record_batch(
                 bodies,
@@ -140,6 +199,18 @@ class Recorder:
         except RedisError as error:
             log.warning("consumers.not_forgotten", error=type(error).__name__)
         return self._clocks.housekeeping_every_s
+
+
+async def watch(stream: WebhookStream, webhooks: Webhooks) -> float:
+    """Show what waits and what was set aside, to whoever scrapes; return the seconds to pause."""
+    health = await webhooks.health()
+    for name, gauge in metrics.INTAKE_HEALTH.items():
+        gauge.set(health[name])
+    waiting = await stream.waiting()
+    metrics.STREAM_ENTRIES.set(waiting.entries)
+    metrics.STREAM_BYTES.set(waiting.size_bytes)
+    metrics.STREAM_OLDEST_PENDING_SECONDS.set(waiting.oldest_pending_s)
+    return _WATCH_EVERY_S
 
 
 def _decoded(raw: list[tuple[str, dict[bytes, bytes]]]) -> list[StreamEntry]:
@@ -190,21 +261,40 @@ async def main(settings: RecorderSettings) -> None:
         open_store(settings.database, settings.supabase.rest(), service_role="service_role") as store,
     ):
         stream = WebhookStream(client, consumer=consumer)
+        webhooks = Webhooks(store)
+        jobs = Jobs(connect_blocking(url, timeout_s=clocks.redis_append_timeout_s))
         recorder = Recorder(
-            stream=stream,
-            webhooks=Webhooks(store),
-            jobs=Jobs(connect_blocking(url, timeout_s=clocks.redis_append_timeout_s)),
+            stream=stream, webhooks=webhooks, jobs=jobs, clocks=clocks, batch_bodies=settings.batch_bodies
+        )
+        later = partial(
+            reroute,
+            replay=Replay(store),
+            webhooks=webhooks,
+            jobs=jobs,
             clocks=clocks,
             batch_bodies=settings.batch_bodies,
         )
+        retention = Retention(store)
+        drop_old = partial(
+            drop_old_bodies,
+            retention=retention,
+            keep_days=settings.raw_keep_days,
+            every_s=clocks.housekeeping_every_s,
+        )
+        erase = partial(erase_contacts, retention=retention, lease_s=clocks.lease_s, poll_every_s=clocks.poll_every_s)
         health = Health({"postgres": store.is_reachable})
         async with serving_internal(health, settings.http):
             log.info("process.started", consumer=consumer)
-            loops = [
-                asyncio.create_task(repeat("from_stream", recorder.from_stream, stop=stop)),
-                asyncio.create_task(repeat("from_postgres", recorder.from_postgres, stop=stop)),
-                asyncio.create_task(repeat("keep_house", recorder.keep_house, stop=stop)),
-            ]
+            steps: dict[str, Callable[[], Awaitable[float]]] = {
+                "from_stream": recorder.from_stream,
+                "from_postgres": recorder.from_postgres,
+                "keep_house": recorder.keep_house,
+                "reroute": later,
+                "drop_old": drop_old,
+                "erase": erase,
+                "watch": partial(watch, stream, webhooks),
+            }
+            loops = [asyncio.create_task(repeat(name, step, stop=stop)) for name, step in steps.items()]
             await stop.wait()
             log.info("process.stopping")
             health.stopping = True

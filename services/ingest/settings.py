@@ -76,3 +76,22 @@ class RecorderSettings(ProcessSettings):
     database: DatabaseUnlessRest = Field(default_factory=dict, validate_default=True)
     redis: RedisSettings
     batch_bodies: Annotated[int, Field(ge=1, le=2000)] = Field(256, description="Most bodies recorded in one call")
+    # Meta redelivers for 7 days; what was deleted is remembered for 45 (app.tombstone_life), so that a replay of a body
+    # redelivered on the last of those brings nothing back: 45 - 8.
+    raw_keep_days: Annotated[int, Field(ge=8, le=37)] = Field(
+        30, description="Days that webhook bodies are kept as Meta sent them, for replay; 8 to 37"
+    )
+
+
+class OptionalRedisSettings(Group):
+    """REDIS_*: for commands that only nudge workers."""
+
+    url: SecretStr | None = Field(None, description="See RedisSettings; without it nobody is woken, and workers poll")
+
+
+class OperatorSettings(ProcessSettings):
+    """`python -m services.ingest quarantine` and `replay`: the recorder's, of which they need the database only."""
+
+    supabase: SupabaseServiceSettings = SupabaseServiceSettings()
+    database: DatabaseUnlessRest = Field(default_factory=dict, validate_default=True)
+    redis: OptionalRedisSettings = OptionalRedisSettings()

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import struct
+import time
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
@@ -43,6 +44,15 @@ class StreamEntry:
 
     id: str
     bodies: tuple[WebhookBody, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class Waiting:
+    """What is in the stream: appended and not recorded."""
+
+    entries: int
+    size_bytes: int
+    oldest_pending_s: float  # 0: nothing is pending
 
 
 class UnknownVersionError(ValueError):
@@ -213,6 +223,20 @@ class WebhookStream:
             pipe.xack(STREAM, GROUP, *entry_ids)
             pipe.xdel(STREAM, *entry_ids)
             await pipe.execute()
+
+    async def waiting(self) -> Waiting:
+        """Say what waits in the stream."""
+        entries = int(await self._client.xlen(STREAM))
+        size_bytes = int(await self._client.memory_usage(STREAM) or 0)  # sampled: cheap however long it is
+        try:
+            pending: Any = await self._client.xpending(STREAM, GROUP)
+        except ResponseError as error:
+            if not str(error).startswith("NOGROUP"):
+                raise
+            pending = {"min": None}
+        oldest_ms = int(pending["min"].split(b"-")[0]) if pending["min"] else None  # an id begins with its time
+        age_s = max(0.0, time.time() - oldest_ms / 1000) if oldest_ms is not None else 0.0
+        return Waiting(entries, size_bytes, age_s)
 
     async def leave(self) -> None:
         """Delete this consumer if nothing is pending for it; its pending entries would vanish with it."""

@@ -23,6 +23,7 @@ class Clocks:
     drain_every_s: float = 2.0  # bodies that went to Postgres while Redis was out
     drain_hold_s: float = 30.0
     housekeeping_every_s: float = 3600.0
+    reroute_every_s: float = 60.0  # what went nowhere is looked at this often: its number may be connected now
 
     # Work rows.
     poll_every_s: float = 5.0

@@ -26,6 +26,10 @@ class Inbox:
             as_user=as_user,
         )
 
+    async def list_channels(self, workspace_id: UUID, *, as_user: Person) -> str:
+        """A workspace's numbers and how far behind each is. Raises: NotFound."""
+        return await self._store.call("list_channels", {"p_workspace_id": str(workspace_id)}, as_user=as_user)
+
     async def list_messages(
         self,
         workspace_id: UUID,

@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import asyncio
+import json
 import os
 import socket
 from collections.abc import AsyncIterator, Iterator, Mapping
 from contextlib import asynccontextmanager, contextmanager
 from typing import Literal, LiteralString
 
+import orjson
 import psycopg
 import structlog
 from psycopg import sql
@@ -49,7 +51,7 @@ class PostgresTransport:
             raise Rejected(f"{function} needs a signed-in user", code="user_required")
         claims = as_user.claims if isinstance(as_user, Person) else as_user or ""
         query = _query(function, tuple(args))
-        values = {name: Jsonb(value) if isinstance(value, dict | list) else value for name, value in args.items()}
+        values = {name: _jsonb(value) if isinstance(value, dict | list) else value for name, value in args.items()}
         try:
             async with self._pool.connection() as connection:
                 with _hanging_up_after(connection, self._timeout_s + 1):
@@ -82,6 +84,19 @@ class PostgresTransport:
         except (psycopg.Error, PoolTimeout):
             return False
         return True
+
+
+def _jsonb(value: object) -> Jsonb:
+    return Jsonb(value, dumps=_dumps)
+
+
+def _dumps(value: object) -> bytes:
+    # A sixteenth of the standard library's time, an eighth of a recorder's (2026-11-24); integers past 64 bits,
+    # which Meta may nest anywhere, are beyond it.
+    try:
+        return orjson.dumps(value)
+    except TypeError:
+        return json.dumps(value).encode()
 
 
 def _query(function: str, names: tuple[str, ...]) -> sql.Composed:

@@ -5,12 +5,15 @@ from __future__ import annotations
 import logging
 import sys
 import threading
+from typing import TextIO
 
 import structlog
 
 
-def configure_logs(*, service: str, process: str, level: str = "info") -> None:
+def configure_logs(*, service: str, process: str, level: str = "info", to: TextIO | None = None) -> None:
     """Log as JSON with `service` and `process` on every line; called once, in `__main__`.
+
+    `to`: instead of standard output, which belongs to the answer where a command gives one.
 
     Never logged, at any level: message text, names, phone numbers, tokens, raw payloads. Tracebacks name files and
     lines, not values.
@@ -29,7 +32,7 @@ def configure_logs(*, service: str, process: str, level: str = "info") -> None:
         structlog.stdlib.add_log_level,
         structlog.processors.TimeStamper(fmt="iso", utc=True, key="timestamp"),
     ]
-    handler = logging.StreamHandler(sys.stdout)
+    handler = logging.StreamHandler(to or sys.stdout)
     handler.setFormatter(
         structlog.stdlib.ProcessorFormatter(
             foreign_pre_chain=every_line,

@@ -31,14 +31,40 @@ WEBHOOK_BACKLOG_BYTES = Gauge("webhook_backlog_bytes", "What the stream takes in
 REDIS_IS_DURABLE = Gauge("redis_is_durable", "1 when Redis says appendonly yes and appendfsync always")
 
 # Recorder.
-WEBHOOK_ITEMS = Counter("webhook_items_total", "Items of recorded bodies, by what became of them", ["outcome"])
-RECORD_SECONDS = Histogram("record_batch_seconds", "Recording one batch", buckets=_FAST)
+WEBHOOK_ITEMS = Counter(
+    "webhook_items_total", "Items of recorded bodies, by kind and by what became of them", ["kind", "outcome"]
+)
+RECORD_SECONDS = Histogram("record_batch_seconds", "Recording one batch, the database's answer included", buckets=_FAST)
+PARSE_SECONDS = Histogram("record_parse_seconds", "Parsing one batch", buckets=_FAST)
+ACKNOWLEDGE_SECONDS = Histogram("record_acknowledge_seconds", "Acknowledging one batch to Redis", buckets=_FAST)
+INTAKE_LAG_SECONDS = Histogram(
+    "intake_lag_seconds",
+    "From Meta's time of a body's newest item to its recording",
+    buckets=(0.5, 1.0, 2.0, 5.0, 15.0, 60.0, 300.0, 3600.0),
+)
 STREAM_WAIT_SECONDS = Histogram(
     "queue_wait_seconds", "From being queued to being picked up", ["queue"], buckets=(*_FAST, 5.0, 15.0, 60.0, 300.0)
 )
+STREAM_ENTRIES = Gauge("webhook_stream_entries", "Entries in the stream, each up to 256 bodies: appended, not recorded")
+STREAM_BYTES = Gauge("webhook_stream_bytes", "Memory Redis needs for them")
+STREAM_OLDEST_PENDING_SECONDS = Gauge(
+    "webhook_stream_oldest_pending_seconds", "Age of the oldest entry a recorder has taken and not acknowledged"
+)
+# What the database knows of intake, by the name it has in intake_health().
+INTAKE_HEALTH = {
+    "bodies_waiting": Gauge("webhook_bodies_waiting", "Bodies stored while Redis was out, not recorded yet"),
+    "bodies_unrouted": Gauge("webhook_bodies_unrouted", "Bodies with items for numbers nobody has connected"),
+    "quarantine_open": Gauge("webhook_quarantine_open", "Items set aside that nobody has retried or dropped"),
+    "account_mismatches": Gauge("webhook_account_mismatches", "Bodies whose items do not add up: must be 0"),
+    "deadlocks": Gauge("database_deadlocks", "Deadlocks the database has met since its statistics began: must stay"),
+    "slowest_channel_lag_ms": Gauge(
+        "intake_slowest_channel_lag_ms", "How far behind Meta the slowest number is; each: GET /api/whatsapp/channels"
+    ),
+}
 BODIES_IN_DEFAULT_PARTITION = Gauge(
     "webhook_bodies_in_default_partition", "Rows outside every day's partition: should be 0"
 )
+ERASURES_OPEN = Gauge("erasures_open", "People asked to be erased whose raw bodies are still rewritten or watched")
 
 # Claude.
 CLAUDE_CALLS = Counter("claude_calls_total", "Calls to Claude, by outcome", ["model", "outcome"])
