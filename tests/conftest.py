@@ -77,7 +77,7 @@ async def database(postgres_server: Postgres) -> AsyncIterator[Database]:
     """An empty migrated database."""
     name = f"test_{secrets.token_hex(6)}"
     async with await psycopg.AsyncConnection.connect(postgres_server.url(), autocommit=True) as admin:
-        await admin.execute(f"create database {name} template template_parley")
+        await admin.execute(f"create database {name} template template_parley strategy file_copy")
         yield Database(postgres_server, name)
         await admin.execute(f"drop database {name} with (force)")
 

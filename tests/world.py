@@ -11,7 +11,7 @@ from uuid import UUID
 import psycopg
 
 from shared.domain.ids import new_id
-from shared.store.webhooks import ReceivedBody
+from shared.store.webhook_batch import ReceivedBody
 from shared.whatsapp.events import WebhookBody
 from shared.whatsapp.parse import parse_webhook
 

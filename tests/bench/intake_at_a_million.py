@@ -1,6 +1,6 @@
 """Time per event in a database that holds a million messages over time per event in an empty one.
 
-Same batches of the same customers in both (500, every hundredth of the 50,000), in turn, on a server each, so that
+Same batches of the same customers in both (10,000, every fifth of the 50,000), in turn, on a server each, so that
 whatever else the machine does hits both and neither uses the other's cache.
 """
 

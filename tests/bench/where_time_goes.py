@@ -13,7 +13,7 @@ _STAGES = (
     ("verify", "ingest", "webhook_verify_seconds_total"),
     ("append", "ingest", "webhook_append_seconds"),
     ("parse", "recorder", "record_parse_seconds"),
-    ("sql", "recorder", "record_sql_seconds"),
+    ("sql", "recorder", "record_batch_seconds"),
     ("acknowledge", "recorder", "record_acknowledge_seconds"),
 )
 _HELD = 0.05  # of the time: less is the gate's own flutter

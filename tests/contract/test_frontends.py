@@ -240,7 +240,7 @@ async def test_the_services_functions_are_closed_to_frontends(office: Office, fr
     asked = [
         ask("make_webhook_partitions"),
         ask("store_webhook_bodies", p_bodies=[]),
-        ask("record_webhooks", p_bodies=[], p_settle_ms=0),
+        ask("record_webhook_batch", p_batch={}, p_settle_ms=0),
         ask("claim_conversation_work", p_limit=1, p_lease_ms=1, p_max_messages=1, p_max_attempts=1),
     ]
 

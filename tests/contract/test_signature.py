@@ -17,7 +17,6 @@ from deploy.local.ports import any_free_port
 from services.ingest.accept_webhook import PATH, WebhookEndpoint
 from shared.web.health import Health
 from shared.web.serve import serving
-from shared.whatsapp.events import WebhookBody
 from shared.whatsapp.signature import matching_secret
 
 VECTORS: dict[str, Any] = json.loads((Path(__file__).parents[1] / "fixtures" / "signature_vectors.json").read_text())
@@ -87,7 +86,7 @@ def test_without_secrets_nothing_matches(body: bytes, secret: bytes) -> None:
 
 
 class KeepsNothing:
-    async def keep(self, body: WebhookBody) -> None:
+    async def keep(self, raw: bytes, traceparent: str = "") -> None:
         raise AssertionError("a verification keeps nothing")
 
 

@@ -270,7 +270,7 @@ async def test_another_workspace_does_not_exist(side: Side) -> None:
 
 async def test_a_person_may_not_call_what_the_services_call(side: Side) -> None:
     for function, args in (
-        ("record_webhooks", {"p_bodies": [], "p_settle_ms": 0}),
+        ("record_webhook_batch", {"p_batch": {}, "p_settle_ms": 0}),
         ("store_webhook_bodies", {"p_bodies": []}),
         ("make_webhook_partitions", {}),
     ):
@@ -288,7 +288,7 @@ async def test_a_process_that_acts_for_people_cannot_act_for_itself(side: Side) 
 
 async def test_the_webhook_endpoint_may_call_one_function(side: Side) -> None:
     for function, args in (
-        ("record_webhooks", {"p_bodies": [], "p_settle_ms": 0}),
+        ("record_webhook_batch", {"p_batch": {}, "p_settle_ms": 0}),
         ("make_webhook_partitions", {}),
         ("me", {}),
     ):

@@ -138,10 +138,10 @@ async def test_arguments_and_the_answer_travel_as_they_are(gateway: Gateway, sto
     gateway.answers = [(200, text.encode())]
     args = {"p_bodies": [{"raw": "aGk=", "changes": [{"payload": {"a": [1, None, "é"]}}]}], "p_raw": None}
 
-    answered = await store.call("record_webhooks", args)
+    answered = await store.call("record_webhook_batch", args)
 
     assert answered == text
-    assert (gateway.requests[0].path, gateway.requests[0].body) == ("/rest/v1/rpc/record_webhooks", args)
+    assert (gateway.requests[0].path, gateway.requests[0].body) == ("/rest/v1/rpc/record_webhook_batch", args)
 
 
 @pytest.mark.parametrize(
@@ -214,7 +214,7 @@ async def test_all_tries_together_take_no_longer_than_one_may(gateway: Gateway) 
         (409, error("23505", details="Key (wamid)=(hunter2) exists"), False, BadData, "sqlstate_23505"),
         (403, error("42501"), True, Forbidden, "forbidden"),
         (401, error("42501"), True, Forbidden, "forbidden"),
-        (500, error("57014"), False, Unavailable, "database_unavailable"),
+        (500, error("57014"), False, Unavailable, "database_too_slow"),
         (500, error("40P01"), False, Unavailable, "database_unavailable"),
         (429, b"slow down", False, Unavailable, "database_unavailable"),
         (401, error("PGRST301"), True, Untrusted, "token_not_valid"),

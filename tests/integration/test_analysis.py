@@ -412,7 +412,7 @@ async def test_what_is_not_for_claude_is_skipped_with_a_reason(
         await office.rows(arrange)
     message = text_message(sent or "", wamid="wamid.1")
     if sent is None:
-        message["message"] |= {"type": "image", "image": {"id": "1"}}
+        message["message"] |= {"type": "sticker", "sticker": {"id": "1"}}
     await Webhooks(office.store).record([received(webhook(message))], settle_s=0)
 
     await finish_due(office.analyst())

@@ -22,7 +22,9 @@ from services.api.shapes import ConversationPage, Me, MessagePage, Problem
 from services.api.web import Observe, make_app
 from shared.auth.tokens import TokenVerifier
 from shared.domain.ids import new_id
+from shared.store.account_events import AccountEvents
 from shared.store.analysis import AnalysisWork
+from shared.store.conversations import Conversations
 from shared.store.inbox import Inbox
 from shared.store.postgres import PostgresTransport, postgres_transport
 from shared.store.webhooks import Webhooks
@@ -84,7 +86,14 @@ async def client_of(store: PostgresTransport) -> AsyncIterator[Client]:
     port = any_free_port()
     async with httpx.AsyncClient(trust_env=False) as nowhere:
         verifier = TokenVerifier(issuer=ISSUER, hs256_secret=SECRET, http=nowhere)
-        app = Observe(make_app(inbox=Inbox(store), verifier=verifier))
+        app = Observe(
+            make_app(
+                inbox=Inbox(store),
+                conversations=Conversations(store),
+                account_events=AccountEvents(store),
+                verifier=verifier,
+            )
+        )
         async with (
             serving(app, host=HOST, port=port, drain_s=1),
             httpx.AsyncClient(base_url=f"http://{HOST}:{port}", trust_env=False) as http,
@@ -370,7 +379,7 @@ async def test_a_wrong_argument_is_named_and_not_repeated(
         (CONVERSATIONS, {"cursor": "quux-4711" * 20}),
         (CONVERSATIONS, {"cursor": "'; select pg_sleep(9) --"}),
         (f"{CONVERSATIONS}/quux-4711/messages", {}),
-        (messages, {"before": "-1"}),
+        (messages, {"before": str(-(2**63) - 1)}),
         (messages, {"after": "quux-4711"}),
         (messages, {"before": "1.5"}),
         (messages, {"before": "2", "after": "1"}),
@@ -484,11 +493,19 @@ async def test_the_openapi_document_says_what_every_route_needs_and_refuses(clie
         "GET /api/me",
         f"GET {CONVERSATIONS}",
         f"GET {CONVERSATIONS}/{{conversation_id}}/messages",
+        *(f"POST {CONVERSATIONS}/{{conversation_id}}/{action}" for action in ("archive", "reopen", "read")),
+        f"DELETE {CONVERSATIONS}/{{conversation_id}}",
+        *(f"POST /api/whatsapp/contacts/{{contact_id}}/{action}" for action in ("block", "unblock")),
+        "DELETE /api/whatsapp/contacts/{contact_id}",
+        "GET /api/whatsapp/erasures/{erasure_id}",
+        "GET /api/whatsapp/account-events",
+        "GET /api/whatsapp/channels",
     }
     for name, operation in operations.items():
         assert operation["summary"], name
         assert operation["security"], name
-        assert {"200", "401", "404", "422", "503"} <= set(operation["responses"]), name
+        success = "202" if name.startswith("DELETE /api/whatsapp/contacts/") else "200"
+        assert {success, "401", "404", "422", "503"} <= set(operation["responses"]), name
         assert all(
             "application/problem+json" in operation["responses"][status]["content"]
             for status in ("401", "404", "422", "503")
@@ -528,9 +545,9 @@ async def test_a_trailing_slash_is_a_route_that_is_not_there(client, world) -> N
 
 async def test_problem_schema_is_documented_under_its_own_media_type(client) -> None:
     document = (await client.ask("/api/openapi.json")).json()
-    for item in document["paths"].values():
-        for status in ("401", "404", "422", "503"):
-            content = item["get"]["responses"][status]["content"]
+    for operation in [operation for item in document["paths"].values() for operation in item.values()]:
+        for status in {"401", "403", "404", "409", "422", "503"} & set(operation["responses"]):
+            content = operation["responses"][status]["content"]
             assert list(content) == ["application/problem+json"]
             assert content["application/problem+json"]["schema"]["$ref"].endswith("/Problem")
 

@@ -74,7 +74,7 @@ async def test_with_redis_gone_and_postgres_hanging_every_waiting_webhook_is_tol
             writer = asyncio.create_task(durable.run())
             with stopped(server):
                 async with asyncio.timeout(15):
-                    outcomes = await asyncio.gather(*(durable.keep(b) for b in bodies), return_exceptions=True)
+                    outcomes = await asyncio.gather(*(durable.keep(b.raw) for b in bodies), return_exceptions=True)
             writer.cancel()
 
     assert {type(outcome) for outcome in outcomes} == {Unavailable}

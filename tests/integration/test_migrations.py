@@ -18,11 +18,13 @@ from deploy.local.ports import any_free_port
 from deploy.local.postgres import Major, Postgres, embedded_postgres
 from shared.domain.errors import Forbidden, NotFound
 from shared.domain.person import Person
+from shared.store.conversations import Conversations
 from shared.store.inbox import Inbox
 from shared.store.migrate import migrate
 from shared.store.postgres import postgres_transport
 from shared.store.webhooks import Recorded, Webhooks
 from tests.integration import hosted
+from tests.integration.lifecycle_rows import add_talk
 from tests.world import build_world, received, text_message, webhook
 
 FILES = sorted((Path(__file__).parents[2] / "supabase" / "migrations").glob("*.sql"))
@@ -69,6 +71,10 @@ CATALOGUE = {
         select n.nspname, string_agg(x.grantee::regrole || ' ' || x.privilege_type, ', ' order by 1)
         from pg_namespace n cross join lateral aclexplode(n.nspacl) x
         where n.nspname = 'app' and x.grantee <> n.nspowner group by 1""",
+    "owners": """
+        select p.oid::regprocedure::text, p.proowner::regrole from pg_proc p
+        where p.pronamespace in ('public'::regnamespace, 'app'::regnamespace)
+          and p.proowner::regrole::text like 'parley%'""",
     "roles": "select rolname, rolcanlogin, rolbypassrls, rolsuper from pg_roles where rolname like 'parley%'",
 }
 
@@ -277,6 +283,55 @@ async def test_what_was_migrated_records_and_shows_a_message(project: Project) -
     assert len(drained) == 1
     assert partitions == 0
     assert [item["last_message"]["preview"] for item in mine] == ["Olá"]
+
+
+async def test_people_write_through_parley_writer_and_whoever_migrates_goes_on(project: Project) -> None:
+    await asyncio.to_thread(migrate, project.migrator)
+    login = f"login_{secrets.token_hex(4)}"
+    with psycopg.connect(project.migrator, autocommit=True) as connection:
+        connection.execute(f"create role {login} login noinherit password 'p'".encode())
+        connection.execute(f"grant anon, authenticated to {login}".encode())
+    name = psycopg.conninfo.conninfo_to_dict(project.admin)["dbname"]
+    url = project.server.postgres.url(login, "p", database=str(name))
+    async with await psycopg.AsyncConnection.connect(project.admin, autocommit=True) as admin:
+        world = await build_world(admin)
+        talk = await add_talk(admin, world, messages=1)
+    owner, stranger = (Person(user, world.claims(user)) for user in (world.owner_a, world.stranger))
+
+    async with postgres_transport(url, service_role=None, max_connections=1) as store:
+        conversations = Conversations(store)
+        await conversations.mark_read(talk.workspace_id, talk.id, seen_seq=1, as_user=owner)
+        await conversations.archive(talk.workspace_id, talk.id, seen_seq=1, as_user=owner)
+        await conversations.block_contact(talk.workspace_id, talk.contact_id, as_user=owner)
+        # A later migration replaces a function of parley_writer's, and hands over another; no superuser is asked.
+        with psycopg.connect(project.migrator) as connection:
+            row = connection.execute(
+                "select pg_get_functiondef('public.unblock_contact(uuid, uuid)'::regprocedure)"
+            ).fetchone()
+            assert row is not None
+            connection.execute(row[0])
+            connection.execute(
+                "create function public.later(a int) returns int language sql set search_path = '' as 'select 1';"
+                " select app.give_to_writer('public.later')"
+            )
+        await conversations.unblock_contact(talk.workspace_id, talk.contact_id, as_user=owner)
+        await conversations.block_contact(talk.workspace_id, talk.contact_id, as_user=owner)
+        deleted = await conversations.delete(talk.workspace_id, talk.id, as_user=owner)
+        with pytest.raises(NotFound):
+            await conversations.delete(talk.workspace_id, talk.id, as_user=stranger)
+
+    assert json.loads(deleted)["status"] == "deleted"
+    assert project.rows(
+        "select proname from pg_proc where proowner = 'parley_writer'::regrole"
+        " and pronamespace = 'public'::regnamespace and proname in ('later', 'unblock_contact') order by 1"
+    ) == [("later",), ("unblock_contact",)]
+    assert (
+        project.rows(
+            "select nspname from pg_namespace where nspname in ('app', 'public')"
+            " and has_schema_privilege('parley_writer', oid, 'create')"
+        )
+        == []
+    )
 
 
 def test_postgrests_login_may_become_ingest_and_ingest_alone(servers: dict[Kind, Server]) -> None:

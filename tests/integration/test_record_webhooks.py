@@ -72,7 +72,7 @@ async def test_the_same_body_recorded_again_keeps_its_first_account(
     first = await webhooks.record([body], settle_s=0)
     again = await webhooks.record([body], settle_s=0)
 
-    assert (first.stored, again.stored, again.duplicate) == (1, 0, 0)
+    assert (first.stored, again.stored, again.duplicate) == (1, 0, 1)
     assert await rows(admin, "select stored, duplicate from app.webhook_bodies") == [(1, 0)]
     assert await rows(admin, "select count(*) from public.whatsapp_webhooks") == [(1,)]
 
@@ -144,9 +144,10 @@ async def test_a_reused_phone_number_is_a_new_person(
         await webhooks.record([received(raw)], settle_s=0)
 
     assert await rows(admin, "select count(*) from public.contacts") == [(2,)]
-    assert await rows(
-        admin, "select count(*) from public.contact_identities where kind = 'wa_id' and valid_to is null"
-    ) == [(1,)]
+    assert await rows(admin, "select user_id from public.contact_identities where kind = 'wa_id' order by seen_at") == [
+        ("US.1",),
+        ("US.2",),
+    ]
 
 
 async def test_a_phone_only_contact_is_joined_by_its_first_user_id(

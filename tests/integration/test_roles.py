@@ -6,7 +6,7 @@ import json
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, LiteralString
 from uuid import UUID
 
 import psycopg
@@ -22,22 +22,71 @@ from tests.conftest import Database
 from tests.world import PHONE_B, WABA_B, World, received, text_message, webhook
 
 # Run with their owner's powers, past every policy: each is here because somebody thought about it.
-DEFINERS = {"public.make_webhook_partitions", "public.store_webhook_bodies"}
+DEFINERS = {
+    "public.drop_old_webhooks",
+    "public.erase_contact_rows",
+    "public.make_webhook_partitions",
+    "public.rewrite_erased_raw",
+    "public.store_webhook_bodies",
+}
+# Run as parley_writer, whom policies hold: how a signed-in person changes anything.
+WRITES = {
+    "public.archive_conversation",
+    "public.block_contact",
+    "public.contact_erasure",
+    "public.delete_conversation",
+    "public.mark_conversation_read",
+    "public.reopen_conversation",
+    "public.request_contact_erasure",
+    "public.unblock_contact",
+}
 # Executable by a signed-in person; every other function is the services' own.
-FOR_PEOPLE = {"public.me", "public.list_conversations", "public.list_messages", "public.message_json"}
+FOR_PEOPLE = WRITES | {
+    "public.list_account_events",
+    "public.list_channels",
+    "public.list_conversations",
+    "public.list_messages",
+    "public.me",
+    "public.message_json",
+}
 FOR_INGEST = "public.store_webhook_bodies"
 # Tables a member reads, by the column that names the workspace.
 READABLE = {
+    "public.account_events": "workspace_id",
+    "public.audit_log": "workspace_id",
+    "public.channel_intake": "workspace_id",
     "public.contact_identities": "workspace_id",
     "public.contacts": "workspace_id",
+    "public.media": "workspace_id",
     "public.message_analyses": "workspace_id",
+    "public.message_events": "workspace_id",
     "public.whatsapp_channels": "workspace_id",
     "public.whatsapp_conversations": "workspace_id",
+    "public.whatsapp_groups": "workspace_id",
     "public.whatsapp_messages": "workspace_id",
+    "public.whatsapp_templates": "workspace_id",
     "public.whatsapp_webhooks": "workspace_id",
     "public.workspace_members": "workspace_id",
     "public.workspaces": "id",
 }
+
+# What hangs on the messages of `filled`.
+HANG_ON_MESSAGES: tuple[LiteralString, ...] = (
+    "insert into public.message_events (workspace_id, channel_id, wamid, kind, key, sent_at)"
+    " select workspace_id, channel_id, wamid, 'reaction', '1', now() from public.whatsapp_messages",
+    "insert into public.media (workspace_id, id, message_id, meta_id, kind)"
+    " select workspace_id, id, id, '1', 'image' from public.whatsapp_messages",
+    "select app.audit(workspace_id, 'conversation.opened', conversation_id, p_source => 'meta')"
+    " from public.whatsapp_messages",
+    "insert into public.whatsapp_groups (workspace_id, channel_id, group_id)"
+    " select workspace_id, id, '1' from public.whatsapp_channels",
+    "select app.record_account_events(jsonb_agg(jsonb_build_object("
+    "'n', 1, 'workspace_id', workspace_id, 'channel_id', id, 'waba_id', waba_id, 'phone_number_id', phone_number_id,"
+    " 'field', 'message_template_status_update', 'event', 'approved', 'sent_at', now(), 'received_at', now(),"
+    " 'payload', jsonb_build_object('event', 'APPROVED', 'message_template_id', 1, 'message_template_name', 'a',"
+    " 'message_template_language', 'en'))))"
+    " from public.whatsapp_channels",
+)
 
 RELATIONS = """
     select format('%I.%I', n.nspname, c.relname), c.relkind, c.relrowsecurity, c.reloptions, c.relispartition, n.nspname
@@ -69,9 +118,44 @@ FUNCTIONS = """
     select format('%I.%I', n.nspname, p.proname), p.prosecdef, p.proconfig,
            exists (select from aclexplode(coalesce(p.proacl, acldefault('f', p.proowner))) a where a.grantee = 0),
            array(select r from unnest(array['anon', 'authenticated', 'parley_ingest']) r
-                 where has_function_privilege(r, p.oid, 'execute'))
+                 where has_function_privilege(r, p.oid, 'execute')),
+           p.proowner::regrole::text
     from pg_proc p join pg_namespace n on n.oid = p.pronamespace
     where n.nspname in ('public', 'app') order by 1"""
+
+
+# What parley_writer must not be, each as the problem it would make.
+WRITER = (
+    """select 'parley_writer is more than a name' from pg_roles where rolname = 'parley_writer'
+       and (rolsuper or rolbypassrls or rolcanlogin or rolcreaterole or rolcreatedb or rolinherit)""",
+    # Whoever migrates is, so that functions can be replaced; they own the tables anyway.
+    """select m.member::regrole || ' may become parley_writer' from pg_auth_members m
+       where m.roleid = 'parley_writer'::regrole
+         and m.member <> (select nspowner from pg_namespace where nspname = 'app')""",
+    """select 'parley_writer may become ' || roleid::regrole from pg_auth_members
+       where member = 'parley_writer'::regrole""",
+    """select 'parley_writer owns ' || format('%I.%I', n.nspname, c.relname)
+       from pg_class c join pg_namespace n on n.oid = c.relnamespace where c.relowner = 'parley_writer'::regrole""",
+    """select 'parley_writer may create ' || nspname from pg_namespace
+       where nspname in ('public', 'app') and has_schema_privilege('parley_writer', oid, 'create')""",
+    # Deleting is for work that is called off; the rest is kept, and columns are named.
+    """select format('parley_writer may %s %I.%I', p, n.nspname, c.relname)
+       from pg_class c join pg_namespace n on n.oid = c.relnamespace
+       cross join unnest(array['update', 'delete', 'truncate', 'trigger', 'references']) p
+       where n.nspname in ('public', 'app') and c.relkind in ('r', 'p', 'v', 'm', 'f')
+         and case when p in ('update', 'references') then has_any_column_privilege('parley_writer', c.oid, p)
+             else has_table_privilege('parley_writer', c.oid, p) end
+         and not (p = 'update' and c.relname <> 'audit_log' or p = 'delete' and c.relname = 'conversation_work')""",
+    """select format('parley_writer may update all of %I.%I', n.nspname, c.relname)
+       from pg_class c join pg_namespace n on n.oid = c.relnamespace
+       where n.nspname in ('public', 'app') and c.relkind in ('r', 'p')
+         and has_table_privilege('parley_writer', c.oid, 'update')""",
+    """select format('policy %I on %I.%I does not ask who writes', policyname, schemaname, tablename) from pg_policies
+       where 'parley_writer' = any (roles)
+         and case when cmd = 'SELECT' then qual !~ 'uid\\(\\)|writable_workspaces\\(\\)'
+             when cmd = 'INSERT' then with_check !~ 'writable_workspaces\\(\\)'
+             else qual !~ 'writable_workspaces\\(\\)' or with_check !~ 'writable_workspaces\\(\\)' end""",
+)
 
 
 @dataclass(frozen=True, slots=True)
@@ -147,12 +231,14 @@ async def filled(
             most_messages=20,
         )
     await Webhooks(service_store).make_partitions()
+    for statement in HANG_ON_MESSAGES:
+        await admin.execute(statement)
     return Filled(database, world, admin)
 
 
 async def problems(filled: Filled) -> list[str]:
     """Walk every table, view, partition, sequence and function and name whatever is more open than it may be."""
-    found = [*await _relation_problems(filled), *await _function_problems(filled)]
+    found = [*await _relation_problems(filled), *await _function_problems(filled), *await _writer_problems(filled)]
     for who, claims in filled.people().items():
         async with filled.as_role("test_api", "authenticated", claims) as connection:
             found += [f"{who} {what}" for what in await _seen_wrongly(connection, filled, who)]
@@ -176,16 +262,22 @@ async def _relation_problems(filled: Filled) -> list[str]:
 
 async def _function_problems(filled: Filled) -> list[str]:
     found = []
-    for name, is_definer, config, is_public, executed_by in await filled.rows(FUNCTIONS):
+    for name, is_definer, config, is_public, executed_by, owner in await filled.rows(FUNCTIONS):
         if config is None or 'search_path=""' not in config:
             found.append(f"{name} does not fix its search_path")
-        if is_definer and name not in DEFINERS:
+        if is_definer and name not in DEFINERS | WRITES:
             found.append(f"{name} runs with its owner's powers")
+        if (owner == "parley_writer") != (name in WRITES):
+            found.append(f"{name} belongs to {owner}")
         if is_public:
             found.append(f"{name} is executable by everybody")
         allowed = ["authenticated"] if name in FOR_PEOPLE else ["parley_ingest"] if name == FOR_INGEST else []
         found += [f"{role} may execute {name}" for role in executed_by if role not in allowed]
     return found
+
+
+async def _writer_problems(filled: Filled) -> list[str]:
+    return [problem for query in WRITER for (problem,) in await filled.rows(query)]
 
 
 async def _seen_wrongly(connection: psycopg.AsyncConnection, filled: Filled, who: str) -> list[str]:
@@ -249,6 +341,7 @@ async def test_the_walk_has_something_to_find(filled: Filled) -> None:
     assert {name: count for name, count in counts.items() if count[0] < 2 or count[1] != 2} == {}
     assert await filled.rows("select count(*) from public.whatsapp_webhooks where workspace_id is null") == [(1,)]
     assert {name for name, *_ in await filled.rows(FUNCTIONS)} >= FOR_PEOPLE | DEFINERS
+    assert {name for name, is_definer, *_ in await filled.rows(FUNCTIONS) if is_definer} == DEFINERS | WRITES
 
 
 @pytest.mark.parametrize(
@@ -325,8 +418,19 @@ async def test_the_walk_catches_every_kind_of_leak(filled: Filled) -> None:
         f"create function app.owner() {function} security definer as 'select 1'": (
             "app.owner runs with its owner's powers"
         ),
-        "grant execute on function public.record_webhooks to authenticated": (
-            "authenticated may execute public.record_webhooks"
+        "alter table public.media owner to parley_writer": "parley_writer owns public.media",
+        "grant create on schema public to parley_writer": "parley_writer may create public",
+        "grant update on public.audit_log to parley_writer": "parley_writer may update public.audit_log",
+        "grant delete on public.contacts to parley_writer": "parley_writer may delete public.contacts",
+        "grant update on public.whatsapp_messages to parley_writer": (
+            "parley_writer may update all of public.whatsapp_messages"
+        ),
+        "create policy loose on public.contacts for update to parley_writer using (true)": (
+            "policy loose on public.contacts does not ask who writes"
+        ),
+        "alter function public.me() owner to parley_writer": "public.me belongs to parley_writer",
+        "grant execute on function public.record_webhook_batch to authenticated": (
+            "authenticated may execute public.record_webhook_batch"
         ),
         "grant execute on function public.claim_webhook_bodies to parley_ingest": (
             "parley_ingest may execute public.claim_webhook_bodies"
@@ -338,6 +442,24 @@ async def test_the_walk_catches_every_kind_of_leak(filled: Filled) -> None:
     found = await problems(filled)
 
     assert [leak for leak in leaks.values() if leak not in found] == []
+
+
+@pytest.mark.parametrize(
+    ("change", "leak"),
+    [
+        ("alter role parley_writer bypassrls", "parley_writer is more than a name"),
+        ("grant parley_writer to test_api", "test_api may become parley_writer"),
+        ("grant service_role to parley_writer", "parley_writer may become service_role"),
+    ],
+)
+async def test_the_walk_catches_a_writer_that_is_more(
+    admin: psycopg.AsyncConnection, database: Database, world: World, change: LiteralString, leak: str
+) -> None:
+    async with admin.transaction(force_rollback=True):  # roles belong to the server, which others use too
+        await admin.execute(change)
+        found = await _writer_problems(Filled(database, world, admin))
+
+    assert found == [leak]
 
 
 async def test_a_table_made_by_the_migrations_owner_leaks_until_it_is_closed(filled: Filled) -> None:
@@ -401,6 +523,8 @@ async def test_a_message_handed_in_shows_no_analysis_of_another_workspace(filled
     [
         ("test_api", "service_role"),
         ("test_api", "parley_ingest"),
+        ("test_api", "parley_writer"),
+        ("test_service", "parley_writer"),
         ("test_api", "postgres"),
         ("test_api", "test_service"),
         ("test_ingest", "service_role"),
@@ -507,3 +631,4 @@ async def test_the_services_cannot_delete_what_customers_wrote(filled: Filled) -
             assert len(seen) >= 2, name  # both workspaces': the one role that spans tenants
             for statement in ("delete from {}", "truncate {}"):
                 assert await _is_denied(connection, sql.SQL(statement).format(_identifier(name))), (statement, name)  # type: ignore[arg-type]
+        assert await _is_denied(connection, sql.SQL("update public.audit_log set at = now()").format())

@@ -73,7 +73,7 @@ def test_an_entry_is_read_exactly_as_it_was_written(bodies: list[WebhookBody]) -
 
 @given(fields=st.dictionaries(st.binary(max_size=8), st.binary(max_size=8)))
 def test_another_version_is_recognised_before_anything_of_it_is_read(fields: dict[bytes, bytes]) -> None:
-    for version in ({}, {b"v": b"2"}, {b"v": b""}, {b"v": b"1 "}):
+    for version in ({}, {b"v": b"3"}, {b"v": b""}, {b"v": b"1 "}):
         with pytest.raises(UnknownVersionError):
             decode("1-1", {key: value for key, value in fields.items() if key != b"v"} | version)
 
@@ -207,12 +207,18 @@ class Bench:
         self._webhooks = Webhooks(store)
         self.recorder = self.another("first")
 
-    def another(self, consumer: str) -> Recorder:
+    def another(self, consumer: str, *, batch_deadline_s: float = 5.0) -> Recorder:
         return Recorder(
             stream=WebhookStream(self.client, consumer=consumer),
             webhooks=self._webhooks,
             jobs=Jobs(connect_blocking(self._redis_url, timeout_s=1)),
-            clocks=Clocks(redis_block_s=0.01, poll_every_s=0, pending_idle_s=IDLE_S, settle_s=0),
+            clocks=Clocks(
+                redis_block_s=0.01,
+                poll_every_s=0,
+                pending_idle_s=IDLE_S,
+                settle_s=0,
+                batch_deadline_s=batch_deadline_s,
+            ),
             batch_bodies=256,
         )
 
@@ -280,7 +286,7 @@ async def test_garbage_is_kept_as_garbage_and_does_not_come_back(bench: Bench, a
 async def test_a_version_we_do_not_know_waits_for_a_recorder_that_does(
     bench: Bench, admin: psycopg.AsyncConnection
 ) -> None:
-    await bench.client.xadd(STREAM, {b"v": b"2", b"something": b"else"})
+    await bench.client.xadd(STREAM, {b"v": b"3", b"something": b"else"})
     await append(bench.client, [body()])
 
     for _ in range(6):
@@ -432,19 +438,45 @@ async def test_while_nothing_at_all_gets_through_nothing_is_set_aside(
     bench: Bench, admin: psycopg.AsyncConnection
 ) -> None:
     # A recorder deployed before its migration: every body fails, and none is to blame.
-    await admin.execute("alter function public.record_webhooks(jsonb, integer) rename to not_yet_there")
+    await admin.execute("alter function public.record_webhook_batch(jsonb, integer) rename to not_yet_there")
     await append(bench.client, [body(wamid="wamid.1"), body(wamid="wamid.2")])
     for _ in range(6):
         await bench.step()
         await grow_idle(bench.client)
     assert await pending(bench.client) == 1
 
-    await admin.execute("alter function public.not_yet_there(jsonb, integer) rename to record_webhooks")
+    await admin.execute("alter function public.not_yet_there(jsonb, integer) rename to record_webhook_batch")
     await bench.step()
     await grow_idle(bench.client)
     await bench.step()
 
     assert await recorded(admin) == ["wamid.1", "wamid.2"]
+    assert await pending(bench.client) == 0
+
+
+async def test_what_always_takes_too_long_keeps_nobody_waiting(bench: Bench, admin: psycopg.AsyncConnection) -> None:
+    await admin.execute(
+        "create function app.dawdle() returns trigger language plpgsql as"
+        " $$ begin perform pg_catalog.pg_sleep(3); return new; end $$"
+    )
+    await admin.execute(
+        "create trigger dawdle before insert on public.whatsapp_messages for each row"
+        " when (new.wamid = 'wamid.2') execute function app.dawdle()"
+    )
+    recorder = bench.another("first", batch_deadline_s=0.5)
+    await append(bench.client, [body(wamid=f"wamid.{n}") for n in (1, 2, 3)])
+    await append(bench.client, [body(wamid="wamid.4")])
+
+    for _ in range(3):
+        await bench.step(recorder)
+    assert await recorded(admin) == ["wamid.1", "wamid.3", "wamid.4"]
+    assert await pending(bench.client) >= 1  # the entry comes back, and with it the one that takes so long
+
+    await admin.execute("drop trigger dawdle on public.whatsapp_messages")
+    await grow_idle(bench.client)
+    await bench.step(recorder)
+
+    assert await recorded(admin) == ["wamid.1", "wamid.2", "wamid.3", "wamid.4"]
     assert await pending(bench.client) == 0
 
 
