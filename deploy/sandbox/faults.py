@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 import asyncio
-from typing import Annotated, Literal
+from typing import Annotated, Any, Literal
 
 from fastapi import APIRouter
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import BaseModel, ConfigDict, Field, model_validator
 
 ClaudeMode = Literal[
     "none",
@@ -48,6 +48,39 @@ class WebhookFaults(BaseModel):
     drop_first: Annotated[int, Field(ge=0, le=100)] = 0  # so many first attempts of each copy never reach us
 
 
+GraphMode = Literal["error", "reply_lost", "reset", "hang", "html", "empty", "slow"]
+
+
+class GraphScope(BaseModel):
+    """Which calls a fault hits: those whose path and recipient hold these; empty: all."""
+
+    model_config = ConfigDict(extra="forbid")
+
+    path: str = ""
+    recipient: str = ""
+
+
+class GraphFault(BaseModel):
+    """What goes wrong with Meta's Graph API.
+
+    `error`: answers with `code` (with `by: webhook`, messages are accepted and fail by a status). `reply_lost`: done
+    as asked, statuses come, but the connection closes without an answer. `reset`: closed before anything was done.
+    `hang`: nothing done, never answers. `html`, `empty`: a 5xx that is not JSON. `slow`: only the latency.
+    """
+
+    model_config = ConfigDict(extra="forbid", populate_by_name=True)
+
+    mode: GraphMode = "error"
+    code: int = 131000
+    http: Annotated[int, Field(ge=200, le=599)] | None = None  # null: what Meta's table says
+    details: str | None = None
+    by: Literal["answer", "webhook"] = "answer"
+    latency_ms: Annotated[int, Field(ge=0, le=120_000)] = 0
+    skip: Annotated[int, Field(ge=0)] = 0  # so many calls get through first
+    times: Annotated[int, Field(ge=1)] | None = None  # null: until switched off
+    only: Annotated[GraphScope, Field(alias="for")] = GraphScope()
+
+
 class Faults(BaseModel):
     """All switches. What a PUT does not name goes back to its default, so `{}` resets everything."""
 
@@ -55,10 +88,18 @@ class Faults(BaseModel):
 
     claude: ClaudeFaults = ClaudeFaults()
     webhooks: WebhookFaults = WebhookFaults()
+    graph: list[GraphFault] = []  # the first that fits a call hits it; one object stands for a list of one
     # Keep whole prompts in the record of calls; null: as SANDBOX_RECORD_PROMPTS says.
     record_prompts: bool | None = None
     # Refuse schemas that the real API refuses (limits on numbers and lengths, open objects, recursion).
     strict_schema: bool = False
+
+    @model_validator(mode="before")
+    @classmethod
+    def one_stands_for_a_list(cls, asked: Any) -> Any:
+        if isinstance(asked, dict) and isinstance(asked.get("graph"), dict):
+            return asked | {"graph": [asked["graph"]]}
+        return asked
 
 
 class FaultBoard:
@@ -79,6 +120,21 @@ class FaultBoard:
     @property
     def record_prompts(self) -> bool:
         return self._record_prompts if self.now.record_prompts is None else self.now.record_prompts
+
+    def take_graph_fault(self, path: str, recipient: str) -> GraphFault | None:
+        """Find the fault that hits a call and use up one of its `times`."""
+        for fault in self.now.graph:
+            if fault.only.path not in path or fault.only.recipient not in recipient:
+                continue
+            if fault.skip:
+                fault.skip -= 1
+                continue
+            if fault.times is not None:
+                fault.times -= 1
+                if not fault.times:
+                    self.now.graph = [one for one in self.now.graph if one is not fault]
+            return fault
+        return None
 
     def take_claude_mode(self, texts: list[str]) -> tuple[ClaudeMode, int]:
         """Decide what happens to one call and use up one of its `times`.

@@ -1,4 +1,4 @@
-"""The phone page: three files of ours, served with a policy that lets nothing else in."""
+"""The phone page: our own files, served with a policy that lets nothing else in."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ _FOLDER = Path(__file__).parent / "page"
 _HEADERS = {
     "Content-Security-Policy": (
         "default-src 'none'; script-src 'self'; style-src 'self'; connect-src 'self'; img-src 'self'; "
-        "base-uri 'none'; form-action 'none'; frame-ancestors 'none'"
+        "media-src 'self'; base-uri 'none'; form-action 'none'; frame-ancestors 'none'"
     ),
     "X-Content-Type-Options": "nosniff",
     "Referrer-Policy": "no-referrer",
@@ -32,6 +32,7 @@ def routes() -> APIRouter:
     serve("/", "index.html", "text/html")
     serve("/page/phone.css", "phone.css", "text/css")
     serve("/page/phone.js", "phone.js", "text/javascript")
+    serve("/page/bubbles.js", "bubbles.js", "text/javascript")
     serve("/page/icon.svg", "icon.svg", "image/svg+xml")
     serve("/favicon.ico", "icon.svg", "image/svg+xml")
     return router

@@ -26,15 +26,18 @@ class Settings(BaseSettings):
     story: FilePath
     # How long Claude takes when no fault says otherwise.
     latency_ms: Annotated[int, Field(ge=0, le=120_000)] = 300
-    # Where others reach us; the issuer in our tokens is this plus /auth/v1.
+    # Where others reach us; the issuer in our tokens is this plus /auth/v1, media URLs begin with it.
     public_url: str | None = None
     # Keep whole prompts in the record of calls from the start; a fault switch can turn it on later.
     record_prompts: bool = False
 
     @property
+    def base_url(self) -> str:
+        return (self.public_url or f"http://{self.host}:{self.port}").rstrip("/")
+
+    @property
     def issuer(self) -> str:
-        base = self.public_url or f"http://{self.host}:{self.port}"
-        return f"{base.rstrip('/')}/auth/v1"
+        return f"{self.base_url}/auth/v1"
 
     @property
     def story_path(self) -> Path:

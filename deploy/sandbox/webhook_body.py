@@ -12,6 +12,8 @@ import json
 import secrets
 from datetime import datetime
 
+from fastapi.responses import Response
+
 from deploy.sandbox.story import Channel, Customer
 
 
@@ -26,22 +28,35 @@ def new_wamid(customer: Customer) -> str:
     return "wamid." + base64.b64encode(record).decode()
 
 
-def text_message(
-    *, channel: Channel, customer: Customer, wamid: str, text: str, sent_at: datetime
+def customer_message(
+    *,
+    channel: Channel,
+    customer: Customer,
+    wamid: str,
+    kind: str,
+    content: object,
+    sent_at: datetime,
+    reply_to: str | None = None,
 ) -> dict[str, object]:
-    """Build the body Meta posts when a customer sends a text.
+    """Build the body Meta posts when a customer sends something.
 
+    `content`: what stands under the key named like `kind`. `reply_to`: wamid of the message this one answers.
     Keys a sender does not have (`wa_id`, `from`, `user_id`, `profile.name`) are absent, never null.
     """
-    contact: dict[str, object] = {"profile": {"name": customer.name} if customer.name else {}}
+    profile = {"name": customer.name} if customer.name else {}
+    if customer.username:
+        profile["username"] = customer.username
+    contact: dict[str, object] = {"profile": profile}
     message: dict[str, object] = {}
-    if customer.wa_id:
+    if customer.wa_id and not customer.hides_number:
         contact["wa_id"] = customer.wa_id
         message["from"] = customer.wa_id
     if customer.user_id:
         contact["user_id"] = customer.user_id
         message["from_user_id"] = customer.user_id
-    message |= {"id": wamid, "timestamp": str(int(sent_at.timestamp())), "type": "text", "text": {"body": text}}
+    if reply_to:
+        message["context"] = {"from": channel.display_phone_number, "id": reply_to}
+    message |= {"id": wamid, "timestamp": str(int(sent_at.timestamp())), "type": kind, kind: content}
     value = {
         "messaging_product": "whatsapp",
         "metadata": {
@@ -61,6 +76,11 @@ def serialise(body: object) -> bytes:
     """Write JSON the way Meta does: no spaces, non-ASCII as lower-case \\uXXXX, every slash as \\/."""
     # A slash can only stand inside a string of JSON, so replacing them all is safe.
     return json.dumps(body, ensure_ascii=True, separators=(",", ":")).replace("/", "\\/").encode("ascii")
+
+
+def as_json(found: object) -> Response:
+    """Answer with JSON in ASCII: texts may hold lone surrogates, which UTF-8 cannot; and fast, without Pydantic."""
+    return Response(json.dumps(found, separators=(",", ":")), media_type="application/json")
 
 
 def signature(raw: bytes, app_secret: str) -> str:

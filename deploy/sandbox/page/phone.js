@@ -2,6 +2,8 @@
 // only the choice of customer and number is kept here. Text reaches the page as textContent and in no other way.
 "use strict";
 
+import { HERE, draw as drawContent, make, summary } from "/page/bubbles.js";
+
 const EXAMPLES = [
   ["en", "Hi! Where is my order 4411? It was due on Monday."],
   ["pt", "Oi, quanto custa a entrega para São Paulo?"],
@@ -15,20 +17,17 @@ const EXAMPLES = [
   ["en", "I want to talk to a real person, please."],
 ];
 const SHOWN_DELIVERIES = 25;
+const EMOJI = ["👍", "❤️", "😂", "😮", "🙏"];
+const TYPING_S = 25; // as long as WhatsApp shows it
 
 const element = (id) => document.getElementById(id);
 const remembered = (name) => sessionStorage.getItem(`sandbox.${name}`);
 const remember = (name, value) => sessionStorage.setItem(`sandbox.${name}`, value);
-let state = { channels: [], customers: [], messages: [], pending: 0, faults: null };
+let state = { channels: [], customers: [], messages: [], outbound: [], read_marks: [], pending: 0, faults: null };
+let followsEnd = true;
+let replyTo = null; // the message the next one answers
 let lastAnswer = "";
 let shownChat = "";
-
-function make(tag, className, text) {
-  const made = document.createElement(tag);
-  if (className) made.className = className;
-  if (text !== undefined) made.textContent = text;
-  return made;
-}
 
 async function ask(method, path, body) {
   const answer = await fetch(path, {
@@ -97,35 +96,118 @@ function tickFor(delivery) {
   return ["one", "✓", "Handed to Meta"];
 }
 
+// Messages of this chat in both directions, oldest first; reactions apart, the latest of each side on each message.
+function chatOf(from, to) {
+  const here = (one) => one.customer === from?.key && one.phone_number_id === to?.phone_number_id;
+  const all = [
+    ...state.messages.filter(here).map((one) => ({ ...one, direction: "in" })),
+    ...state.outbound.filter(here).map((one) => ({ ...one, direction: "out" })),
+  ].sort((a, b) => a.sent_at.localeCompare(b.sent_at));
+  const reactions = {};
+  for (const { kind, content, direction } of all) {
+    if (kind === "reaction") (reactions[content.message_id] ??= {})[direction] = content.emoji;
+  }
+  return [all.filter(({ kind }) => kind !== "reaction"), reactions];
+}
+
+function outboundTick({ states, failed_with }) {
+  if (failed_with) return ["bad", `! ${failed_with}`, "Meta reports it as failed"];
+  if (states.read) return ["read", "✓✓", states.played ? "You played it" : "You read it"];
+  if (states.delivered) return ["one", "✓✓", "Delivered to you"];
+  if (states.sent) return ["one", "✓", "Sent"];
+  return ["one", "…", states.held ? "Held by Meta for a look at its quality" : "Accepted by Meta"];
+}
+
+function inboundTick(one, readUntil) {
+  const [kind, sign, meaning] = tickFor(one.delivery);
+  return kind === "two" && one.sent_at <= readUntil ? ["read", "✓✓", "The business read it"] : [kind, sign, meaning];
+}
+
+function drawActions(one) {
+  const acts = make("details", "acts");
+  const open = make("summary", "", "⋯");
+  open.setAttribute("aria-label", "Reply or react");
+  const reply = make("button", "act", "Reply");
+  reply.type = "button";
+  reply.addEventListener("click", () => chooseReply(one));
+  acts.append(open, reply, ...EMOJI.map((emoji) => {
+    const react = make("button", "act", emoji);
+    react.type = "button";
+    react.setAttribute("aria-label", `React with ${emoji}`);
+    react.addEventListener("click", () => send({ reaction: { message_id: one.wamid, emoji } }));
+    return react;
+  }));
+  return acts;
+}
+
+function drawBubble(one, { byId, reactions, readUntil, isFresh }) {
+  const isOurs = one.direction === "in";
+  const bubble = make("li", `bubble ${isOurs ? "mine" : "theirs"}${isFresh ? " fresh" : ""}`);
+  bubble.dataset.wamid = one.wamid;
+  if (one.reply_to) bubble.append(make("blockquote", "quote", byId[one.reply_to] ? summary(byId[one.reply_to]) : "A message that is not here any more"));
+  const reply = (said) => send(said === "number" ? shareNumber() : said, one.wamid);
+  bubble.append(...drawContent(one, reply));
+  const [kind, sign, meaning] = isOurs ? inboundTick(one, readUntil) : outboundTick(one);
+  const tick = make("span", `tick ${kind}`, sign);
+  tick.title = meaning;
+  tick.setAttribute("role", "img");
+  tick.setAttribute("aria-label", kind === "bad" ? `${meaning}, ${sign.slice(2)}` : meaning);
+  const footer = make("footer");
+  footer.append(make("time", "", clock(one.sent_at)), tick);
+  if (!isOurs) footer.prepend(drawActions(one));
+  bubble.append(footer);
+  const given = Object.values(reactions[one.wamid] ?? {}).filter(Boolean);
+  if (given.length) {
+    const badge = make("span", "reactions", given.join(" "));
+    badge.setAttribute("aria-label", `Reactions: ${given.join(" ")}`);
+    bubble.append(badge);
+  }
+  return bubble;
+}
+
+const shareNumber = () => ({ contacts: [{ name: { formatted_name: nameOf(customer()) }, phones: [{ phone: `+${customer().wa_id ?? "12025550100"}` }], origin: "contact_request" }] });
+
+function isTyping(to, chat) {
+  const mark = state.read_marks.find((one) => one.phone_number_id === to?.phone_number_id && one.typing);
+  if (!mark || Date.now() / 1000 - mark.at > TYPING_S) return false;
+  const said = chat.findLast(({ direction }) => direction === "out");
+  return chat.some(({ wamid }) => wamid === mark.message_id) && !(said && Date.parse(said.sent_at) / 1000 > mark.at);
+}
+
 function drawChat() {
   const from = customer();
   const to = channel();
+  const [chat, reactions] = chatOf(from, to);
   element("avatar").textContent = to ? initials(to.workspace || "Business") : "";
   element("chat-title").textContent = to ? to.workspace || "Business" : "No business number in the story";
-  element("chat-subtitle").textContent = from ? `+${to?.display_phone_number ?? ""} · you are ${nameOf(from)}` : "Add a customer to begin";
-  const mine = state.messages.filter((one) => one.customer === from?.key && one.phone_number_id === to?.phone_number_id);
-  const signature = JSON.stringify([from?.key, to?.phone_number_id, mine]);
+  const subtitle = from ? `+${to?.display_phone_number ?? ""} · you are ${nameOf(from)}` : "Add a customer to begin";
+  element("chat-subtitle").textContent = isTyping(to, chat) ? "typing…" : subtitle;
+  const marked = new Set(state.read_marks.map((one) => one.message_id));
+  const readUntil = chat.findLast((one) => marked.has(one.wamid))?.sent_at ?? "";
+  const signature = JSON.stringify([from?.key, to?.phone_number_id, chat, reactions, readUntil]);
   if (signature === shownChat) return;
   const before = new Set([...element("chat").querySelectorAll("[data-wamid]")].map((one) => one.dataset.wamid));
-  const atEnd = element("chat").scrollHeight - element("chat").scrollTop - element("chat").clientHeight < 80;
-  const bubbles = mine.map((one) => {
-    const bubble = make("li", before.size && !before.has(one.wamid) ? "bubble fresh" : "bubble");
-    bubble.dataset.wamid = one.wamid;
-    const text = make("p", "", one.text);
-    text.dir = "auto";
-    const [kind, sign, meaning] = tickFor(one.delivery);
-    const tick = make("span", `tick ${kind}`, sign);
-    tick.title = meaning;
-    tick.setAttribute("role", "img");
-    tick.setAttribute("aria-label", kind === "bad" ? `${meaning}, ${sign.slice(2)}` : meaning);
-    const footer = make("footer");
-    footer.append(make("time", "", clock(one.sent_at)), tick);
-    bubble.append(text, footer);
+  const atEnd = followsEnd;
+  const byId = Object.fromEntries(chat.map((one) => [one.wamid, one]));
+  // A bubble that did not change stays as it is: a list opened in it stays open, a sound goes on.
+  const kept = new Map([...element("chat").children].map((one) => [one.dataset.seen, one]));
+  const bubbles = chat.map((one) => {
+    const seen = JSON.stringify([one, reactions[one.wamid], one.direction === "in" && one.sent_at <= readUntil, Boolean(byId[one.reply_to])]);
+    if (kept.has(seen)) return kept.get(seen);
+    const bubble = drawBubble(one, { byId, reactions, readUntil, isFresh: before.size && !before.has(one.wamid) });
+    bubble.dataset.seen = seen;
     return bubble;
   });
   element("chat").replaceChildren(...(bubbles.length ? bubbles : [make("li", "empty", "No messages yet. Type one below, or tap an example.")]));
   if (atEnd || !shownChat) element("chat").scrollTop = element("chat").scrollHeight;
   shownChat = signature;
+}
+
+function chooseReply(one) {
+  replyTo = one;
+  element("replying").hidden = !one;
+  element("replying-text").textContent = one ? summary(one) : "";
+  if (one) element("text").focus();
 }
 
 function drawDeliveries() {
@@ -148,15 +230,37 @@ function drawDeliveries() {
   }));
 }
 
+// The choices of this page stand for one fault each; anything else was set over HTTP and stays as it is.
+const graphFault = (choice, times) => {
+  const [code, later] = choice.split(" ");
+  return { ...(Number(code) ? { mode: "error", code: Number(code), by: later ? "webhook" : "answer" } : { mode: code }), times };
+};
+
+function graphChoice(faults) {
+  if (!faults.length) return "none";
+  const [{ mode, code, by, http, skip, latency_ms, for: only }] = faults;
+  const choice = mode === "error" ? `${code}${by === "webhook" ? " later" : ""}` : mode;
+  const isPlain = faults.length === 1 && http === null && !skip && !latency_ms && !only.path && !only.recipient;
+  return isPlain && [...element("graph").options].some(({ value }) => value === choice) ? choice : "other";
+}
+
+function graphFaults() {
+  const choice = element("graph").value;
+  if (choice === "none") return [];
+  return choice === "other" ? state.faults.graph : [graphFault(choice, numberOrNull("graph-times"))];
+}
+
 function showFaults(faults) {
   const { claude, webhooks } = faults;
-  const active = claude.mode !== "none" || webhooks.duplicate > 1 || webhooks.shuffle_ms > 0 || webhooks.drop_first > 0;
+  const active = faults.graph.length > 0 || claude.mode !== "none" || webhooks.duplicate > 1 || webhooks.shuffle_ms > 0 || webhooks.drop_first > 0;
   element("faults-active").hidden = !active;
   if (element("faults").contains(document.activeElement)) return; // somebody is filling it in
   element("mode").value = claude.mode;
   element("times").value = claude.times ?? "";
   element("latency").value = claude.latency_ms ?? "";
   element("match").value = claude.match ?? "";
+  element("graph").value = graphChoice(faults.graph);
+  element("graph-times").value = faults.graph[0]?.times ?? "";
   element("duplicate").value = webhooks.duplicate;
   element("concurrent").checked = webhooks.concurrent_copies;
   element("shuffle").value = webhooks.shuffle_ms;
@@ -174,7 +278,10 @@ async function refresh() {
   try {
     const answer = await ask("GET", "/sandbox/state");
     element("connection").textContent = "";
-    if (answer === lastAnswer) return;
+    if (answer === lastAnswer) {
+      drawChat(); // "typing…" ends by itself
+      return;
+    }
     const known = JSON.stringify([state.customers, state.channels]);
     state = JSON.parse(answer);
     lastAnswer = answer;
@@ -188,14 +295,16 @@ async function refresh() {
   }
 }
 
-async function send(text) {
+async function send(said, to_wamid) {
   const from = customer();
   const to = channel();
-  if (!text.trim() || !from || !to) return false;
+  if (!from || !to) return false;
+  const answers = to_wamid ?? (said.reaction ? null : replyTo?.wamid);
   try {
     const { name, wa_id, user_id } = from;
-    await ask("POST", "/sandbox/messages", { from: { name, wa_id, user_id }, phone_number_id: to.phone_number_id, text });
+    await ask("POST", "/sandbox/messages", { from: { name, wa_id, user_id }, phone_number_id: to.phone_number_id, ...said, ...(answers && { reply_to: answers }) });
     element("send-problem").textContent = "";
+    if (!said.reaction) chooseReply(null);
     await refresh();
     element("chat").scrollTop = element("chat").scrollHeight;
     return true;
@@ -203,6 +312,18 @@ async function send(text) {
     element("send-problem").textContent = `Not sent: ${error.message}`;
     return false;
   }
+}
+
+async function sendFile(file) {
+  const query = new URLSearchParams({ phone_number_id: channel().phone_number_id, name: file.name });
+  const answer = await fetch(`/sandbox/media?${query}`, { method: "POST", headers: { "Content-Type": file.type || "application/octet-stream" }, body: file });
+  const text = await answer.text();
+  if (!answer.ok) {
+    element("send-problem").textContent = `Not sent: ${problemIn(text, answer.status)}`;
+    return;
+  }
+  const { id, kind } = JSON.parse(text);
+  await send({ media: { id, filename: file.name, voice: kind === "audio" && /\.(ogg|opus)$/i.test(file.name) } });
 }
 
 const numberOrNull = (id) => (element(id).value === "" ? null : Number(element(id).value));
@@ -229,7 +350,7 @@ element("composer").addEventListener("submit", async (event) => {
   const text = element("text").value;
   element("text").value = "";
   fitComposer();
-  if (!(await send(text)) && !element("text").value) element("text").value = text;
+  if (text.trim() && !(await send({ text })) && !element("text").value) element("text").value = text;
   element("text").focus();
 });
 element("text").addEventListener("input", fitComposer);
@@ -240,6 +361,28 @@ element("text").addEventListener("keydown", (event) => {
     element("composer").requestSubmit();
   }
 });
+element("file").addEventListener("change", async (event) => {
+  for (const file of event.target.files) await sendFile(file);
+  event.target.value = "";
+  element("attach").open = false;
+});
+element("send-location").addEventListener("click", () => {
+  element("attach").open = false;
+  send({ location: HERE });
+});
+element("send-contact").addEventListener("click", () => {
+  element("attach").open = false;
+  send({ contacts: [{ name: { formatted_name: "Repair desk", first_name: "Repair" }, phones: [{ phone: "+1 202-555-0188", wa_id: "12025550188", type: "WORK" }], origin: "other" }] });
+});
+// Pictures make the chat longer once they are there: who was at the end stays at the end.
+const stayAtEnd = () => requestAnimationFrame(() => {
+  if (followsEnd) element("chat").scrollTop = element("chat").scrollHeight;
+});
+for (const name of ["load", "error"]) element("chat").addEventListener(name, stayAtEnd, true);
+element("chat").addEventListener("scroll", ({ target }) => {
+  followsEnd = target.scrollHeight - target.scrollTop - target.clientHeight < 80;
+});
+element("stop-replying").addEventListener("click", () => chooseReply(null));
 element("channel").addEventListener("change", (event) => {
   remember("channel", event.target.value);
   drawChat();
@@ -270,6 +413,7 @@ element("faults").addEventListener("submit", (event) => {
       shuffle_ms: Number(element("shuffle").value),
       drop_first: Number(element("drop").value),
     },
+    graph: graphFaults(),
     record_prompts: state.faults?.record_prompts ?? null,
     strict_schema: state.faults?.strict_schema ?? false,
   }, "Applied.");
@@ -282,7 +426,7 @@ for (const [language, text] of EXAMPLES) {
   chip.lang = language;
   chip.dir = "auto";
   chip.title = text;
-  chip.addEventListener("click", () => send(text));
+  chip.addEventListener("click", () => send({ text }));
   element("examples").append(chip);
 }
 refresh();
