@@ -721,7 +721,8 @@ begin
            max(x.sent_at) filter (where x.suppressed_at is null and x.direction = 'inbound' and x.origin = 'live') as last_inbound_at,
            count(*) filter (where x.direction = 'inbound' and x.origin = 'live' and x.suppressed_at is null
                               and x.revoked_at is null and x.seq > o.read_seq) as unread,
-           (pg_catalog.array_agg(x.sender_wa_id order by x.sent_at desc, x.wamid desc) filter (where x.sender_wa_id is not null))[1] as phone_number
+           (pg_catalog.array_agg(x.sender_wa_id order by x.sent_at desc, x.wamid desc)
+             filter (where x.sender_wa_id is not null and x.suppressed_at is null))[1] as phone_number
     from public.whatsapp_messages x
     where x.workspace_id = o.workspace_id and x.conversation_id = o.id
   ) m on true
@@ -1434,8 +1435,8 @@ begin
              count(*) filter (where n.suppressed_at is null and n.direction = 'inbound' and n.origin = 'live'
                                 and n.revoked_at is null) as unread,
              (pg_catalog.array_agg(n.phone_number order by n.sent_at desc, n.wamid desc)
-               filter (where n.phone_number is not null))[1] as phone_number,
-             max(n.sent_at) filter (where n.phone_number is not null) as phone_at
+               filter (where n.phone_number is not null and n.suppressed_at is null))[1] as phone_number,
+             max(n.sent_at) filter (where n.phone_number is not null and n.suppressed_at is null) as phone_at
       from inserted n
       group by n.conversation_id
     ), unsure as (
