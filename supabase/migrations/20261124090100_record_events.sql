@@ -670,6 +670,7 @@ begin
     and v.contact_id = any (p_contact_ids)
     and v.deleted_at is null;
   perform app.recount_conversations(p_workspace_id, v_conversation_ids);
+  perform app.rethink_waiting(p_workspace_id, v_conversation_ids);
 
   update public.contacts c
   set merged_into = null
@@ -741,8 +742,19 @@ begin
     and o.id = any (p_conversation_ids)
     and v.workspace_id = o.workspace_id
     and v.id = o.id;
+end;
+$$;
+revoke execute on function app.recount_conversations from public;
+grant execute on function app.recount_conversations to service_role;
 
-  -- What waits for Claude no longer does if it is blocked now, and the other way round.
+-- After messages went from one person to another: what waits for Claude no longer does if it is blocked now, and the
+-- other way round. (Not whenever a conversation is counted: that depends on the order of what is recorded.)
+create function app.rethink_waiting(p_workspace_id uuid, p_conversation_ids uuid[])
+returns void
+language plpgsql
+set search_path = ''
+as $$
+begin
   update public.whatsapp_messages m
   set ai_state = case when n.reason is null then 'pending' else 'skipped' end,
       ai_reason = n.reason
@@ -772,8 +784,8 @@ begin
   on conflict do nothing;
 end;
 $$;
-revoke execute on function app.recount_conversations from public;
-grant execute on function app.recount_conversations to service_role;
+revoke execute on function app.rethink_waiting from public;
+grant execute on function app.rethink_waiting to service_role;
 
 -- What of a person's facts is kept: what statuses say of a name only while the person has not shown one.
 create function app.shown_facts(p_facts jsonb)
