@@ -53,13 +53,7 @@ class Recorder:
     """Records what the stream and the table of stored bodies hold, as one consumer among any number."""
 
     def __init__(
-        self,
-        *,
-        stream: WebhookStream,
-        webhooks: Webhooks,
-        jobs: Jobs,
-        clocks: Clocks,
-        batch_bodies: int,
+        self, *, stream: WebhookStream, webhooks: Webhooks, jobs: Jobs, clocks: Clocks, batch_bodies: int
     ) -> None:
         self._stream = stream
         self._webhooks = webhooks
@@ -117,8 +111,7 @@ class Recorder:
                     log.exception("stream_entry.postponed", entry_id=entry_id, deliveries=deliveries)
 
     async def _record(self, entries: list[StreamEntry]) -> None:
-        for part in _parts([body for entry in entries for body in entry.bodies]):
-            await self._record_bodies(part)
+        await self._record_bodies(_parts([body for entry in entries for body in entry.bodies]))
         with metrics.ACKNOWLEDGE_SECONDS.time():
             await self._stream.done([entry.id for entry in entries])
 
@@ -126,7 +119,7 @@ class Recorder:
         """Record bodies that failed together too often one by one; what still fails is set aside, raw."""
         for body in bodies:
             try:
-                await self._record_bodies([body], are_stored=are_stored)
+                await self._record_bodies([[body]], are_stored=are_stored)
             except _LATER:
                 raise  # the weather's fault, not this body's
             except Exception as error:
@@ -137,13 +130,13 @@ class Recorder:
                     ReceivedBody(body, ParsedBody(items=1), are_stored), reason=type(error).__name__
                 )
 
-    async def _record_bodies(self, bodies: list[WebhookBody], *, are_stored: bool = False) -> None:
-        """Record bodies within the deadline, in halves where the whole takes too long.
+    async def _record_bodies(self, parts: list[list[WebhookBody]], *, are_stored: bool = False) -> None:
+        """Record bodies, each part within the deadline, in halves where it takes too long; all are tried.
 
         Raises: TooSlowError for bodies that take too long alone while others do not; TimeoutError when nothing does
         otherwise, which is the weather.
         """
-        waiting, slow, in_vain, through = [bodies], 0, 0, False
+        waiting, slow, in_vain, through = parts[::-1], 0, 0, False
         while waiting:
             part = waiting.pop()
             try:
@@ -182,8 +175,8 @@ class Recorder:
         claimed = await self._webhooks.claim_bodies(limit=self._batch_bodies, hold_s=self._clocks.drain_hold_s)
         if not claimed:
             return self._clocks.drain_every_s
-        for part in _parts([body for body, claims in claimed if claims <= _MOST_DELIVERIES]):
-            await self._record_bodies(part, are_stored=True)
+        together = _parts([body for body, claims in claimed if claims <= _MOST_DELIVERIES])
+        await self._record_bodies(together, are_stored=True)
         await self._record_alone([body for body, claims in claimed if claims > _MOST_DELIVERIES], are_stored=True)
         log.info("webhooks.drained", bodies=len(claimed))
         return 0

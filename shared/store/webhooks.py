@@ -114,7 +114,7 @@ class Webhooks:
                 "p_reason": reason,
             },
         )
-        return Recorded(quarantined=items)
+        return Recorded(quarantined=items, by_kind=Counter({("unreadable", "quarantined"): items}))
 
     async def health(self) -> dict[str, int]:
         """Return what an operator watches: see intake_health()."""
