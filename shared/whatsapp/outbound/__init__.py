@@ -6,6 +6,7 @@ Types are plain frozen dataclasses, each with a `type` that tells it apart, so t
 writes them at a process boundary (unknown keys are refused there).
 """
 
+from shared.whatsapp.outbound.media import media_ids
 from shared.whatsapp.outbound.message import (
     Bsuid,
     Content,
@@ -27,6 +28,7 @@ __all__ = [
     "Problem",
     "Recipient",
     "check",
+    "media_ids",
     "message_type",
     "to_graph",
     "to_marketing_graph",

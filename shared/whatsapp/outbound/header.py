@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Literal
 
-from shared.whatsapp.outbound.media import check_source
+from shared.whatsapp.outbound.media import check_source, source
 from shared.whatsapp.outbound.part import Part, given
 from shared.whatsapp.problems import Problems
 from shared.whatsapp.wire import Json
@@ -20,10 +20,11 @@ HeaderKind = Literal["text", "image", "video", "document"]
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Header(Part):
-    """`text` for the type text; for the others exactly one of `meta_id` and `link`. filename: of a document."""
+    """`text` for the type text; for the others a file, named as in `media`. filename: of a document."""
 
     type: HeaderKind
     text: str | None = None
+    media_id: str | None = None
     meta_id: str | None = None
     link: str | None = None
     filename: str | None = None
@@ -36,10 +37,10 @@ class Header(Part):
         elif self.type == "text":
             problems.at("text").text(self.text or "", "The header", HEADER_TEXT_MOST)
         else:
-            check_source(problems, self.meta_id, self.link)
+            check_source(problems, self.media_id, self.meta_id, self.link)
         if self.type != "text" and self.text:
             problems.at("text").add("not_together", "A header is a text or a file, not both.")
-        if self.type == "text" and (self.meta_id or self.link):
+        if self.type == "text" and (self.media_id or self.meta_id or self.link):
             problems.add("not_together", "A header is a text or a file, not both.")
         if self.filename and self.type != "document":
             problems.at("filename").add("not_allowed", "Only a document in a header has a file name.")
@@ -47,8 +48,8 @@ class Header(Part):
     def graph(self) -> Json:
         if self.type == "text":
             return {"type": "text", "text": self.text}
-        source = given(id=self.meta_id, link=None if self.meta_id else self.link, filename=self.filename)
-        return {"type": self.type, self.type: source}
+        file = source(self.media_id, self.meta_id, self.link) | given(filename=self.filename)
+        return {"type": self.type, self.type: file}
 
 
 ANY_HEADER: tuple[HeaderKind, ...] = ("text", "image", "video", "document")

@@ -1,9 +1,11 @@
-"""Files: image, audio, video, document and sticker, named by Meta's id (preferred for throughput) or by a link."""
+"""Files: image, audio, video, document and sticker, named by an upload of ours, by Meta's id or by a link."""
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Literal
+from uuid import UUID
 
 from shared.whatsapp.outbound.part import Part, given
 from shared.whatsapp.problems import Problem, Problems
@@ -57,7 +59,7 @@ def check_file(
         problems.at("mime_type").add("unsupported_format", "A voice note must be audio/ogg with the opus codec.")
     elif essence == _OPUS[0] and "codecs" in parameters and _OPUS[1] not in parameters:
         problems.at("mime_type").add("unsupported_format", "Of audio/ogg WhatsApp takes the opus codec only.")
-    most = _ANIMATED_STICKER_MOST_BYTES if kind == "sticker" and is_animated else _MOST_BYTES[kind]
+    most = most_bytes(kind, is_animated=is_animated)
     if size_bytes > most:
         problems.at("size_bytes").add(
             "too_large", f"The file has {_size(size_bytes)}; WhatsApp allows {_size(most)} for this kind."
@@ -67,31 +69,77 @@ def check_file(
     return problems.found()
 
 
+def most_bytes(kind: FileKind, *, is_animated: bool = False) -> int:
+    """Return the largest file of a kind. Source: fact sheet 4.3."""
+    return _ANIMATED_STICKER_MOST_BYTES if kind == "sticker" and is_animated else _MOST_BYTES[kind]
+
+
 def _size(count: int) -> str:
     return f"{count / _MB:,.1f} MB" if count >= _MB else f"{count / _KB:,.1f} KB"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class _File(Part):
-    """Exactly one of `meta_id` (uploaded, kept 30 days) and `link` (fetched by Meta, cached 10 minutes)."""
+    """Exactly one: `media_id` (our id of an upload), `meta_id` (Meta's, kept 30 days), `link` (fetched by Meta)."""
 
+    media_id: str | None = None
     meta_id: str | None = None
     link: str | None = None
 
     def source(self) -> Json:
-        return given(id=self.meta_id, link=None if self.meta_id else self.link)
+        return source(self.media_id, self.meta_id, self.link)
 
 
-def check_source(problems: Problems, meta_id: str | None, link: str | None) -> None:
+# A file of ours stands in a payload as an id Meta never gives; the dispatcher puts there what the number calls it.
+_OURS = "parley:"
+
+
+def source(media_id: str | None, meta_id: str | None, link: str | None) -> Json:
+    """Return how a file is named in a body."""
+    if media_id:
+        return {"id": f"{_OURS}{media_id}"}
+    return {"id": meta_id} if meta_id else given(link=link)
+
+
+def media_ids(payload: Json) -> list[str]:
+    """Return the ids of our files that a body names (what `graph` gives), each once, in order of appearance."""
+    return list(dict.fromkeys(_named(payload)))
+
+
+def _named(value: object) -> Iterator[str]:
+    if isinstance(value, dict):
+        ours = value.get("id")
+        if isinstance(ours, str) and ours.startswith(_OURS):
+            yield ours.removeprefix(_OURS)
+        value = list(value.values())
+    if isinstance(value, list):
+        for inner in value:
+            yield from _named(inner)
+
+
+def check_source(problems: Problems, media_id: str | None, meta_id: str | None, link: str | None) -> None:
     """Require an uploaded file or a link to one, and not both."""
-    if meta_id and link:
-        problems.add("not_together", "Name the file by its id or by a link, not by both.")
+    if sum(map(bool, (media_id, meta_id, link))) > 1:
+        problems.add("not_together", "Name the file by one id or by a link, not by several.")
+    elif media_id:
+        if not _is_uuid(media_id):
+            problems.at("media_id").add("bad_format", "This is not the id of an upload.")
     elif meta_id:
         problems.at("meta_id").identifier(meta_id, "The file's id")
+        if meta_id.startswith(_OURS):
+            problems.at("meta_id").add("bad_format", "This is not an id of Meta's.")
     elif link:
         problems.at("link").url(link, "The link to the file")
     else:
         problems.add("missing", "Name a file: by the id of an upload, or by a link.")
+
+
+def _is_uuid(value: str) -> bool:
+    """In the one form the payload is searched for."""
+    try:
+        return str(UUID(value)) == value
+    except ValueError:
+        return False
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -100,7 +148,7 @@ class Image(_File):
     type: Literal["image"] = "image"
 
     def check(self, problems: Problems) -> None:
-        check_source(problems, self.meta_id, self.link)
+        check_source(problems, self.media_id, self.meta_id, self.link)
         problems.at("caption").optional_text(self.caption, "The caption", CAPTION_MOST)
 
     def graph(self) -> Json:
@@ -113,7 +161,7 @@ class Video(_File):
     type: Literal["video"] = "video"
 
     def check(self, problems: Problems) -> None:
-        check_source(problems, self.meta_id, self.link)
+        check_source(problems, self.media_id, self.meta_id, self.link)
         problems.at("caption").optional_text(self.caption, "The caption", CAPTION_MOST)
 
     def graph(self) -> Json:
@@ -128,7 +176,7 @@ class Audio(_File):
     type: Literal["audio"] = "audio"
 
     def check(self, problems: Problems) -> None:
-        check_source(problems, self.meta_id, self.link)
+        check_source(problems, self.media_id, self.meta_id, self.link)
 
     def graph(self) -> Json:
         return {"type": "audio", "audio": self.source() | given(voice=self.is_voice or None)}
@@ -143,7 +191,7 @@ class Document(_File):
     type: Literal["document"] = "document"
 
     def check(self, problems: Problems) -> None:
-        check_source(problems, self.meta_id, self.link)
+        check_source(problems, self.media_id, self.meta_id, self.link)
         problems.at("caption").optional_text(self.caption, "The caption", CAPTION_MOST)
         problems.at("filename").optional_text(self.filename, "The file name")
 
@@ -159,7 +207,7 @@ class Sticker(_File):
     type: Literal["sticker"] = "sticker"
 
     def check(self, problems: Problems) -> None:
-        check_source(problems, self.meta_id, self.link)
+        check_source(problems, self.media_id, self.meta_id, self.link)
 
     def graph(self) -> Json:
         return {"type": "sticker", "sticker": self.source()}

@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from typing import Any, Literal
 
 from shared.whatsapp.outbound.location import Location
-from shared.whatsapp.outbound.media import check_source
+from shared.whatsapp.outbound.media import check_source, source
 from shared.whatsapp.outbound.part import Part, given
 from shared.whatsapp.outbound.products import CARDS_LEAST, CARDS_MOST, ProductSection, check_product_sections
 from shared.whatsapp.problems import Problems, is_web_address
@@ -100,18 +100,19 @@ class FileValue(Part):
     """A header's picture, film or document. filename: a document's."""
 
     type: Literal["image", "video", "document"]
+    media_id: str | None = None
     meta_id: str | None = None
     link: str | None = None
     filename: str | None = None
 
     def check(self, problems: Problems) -> None:
-        check_source(problems, self.meta_id, self.link)
+        check_source(problems, self.media_id, self.meta_id, self.link)
         if self.filename and self.type != "document":
             problems.at("filename").add("not_allowed", "Only a document has a file name.")
 
     def graph(self) -> Json:
-        source = given(id=self.meta_id, link=None if self.meta_id else self.link, filename=self.filename)
-        return {"type": self.type, self.type: source}
+        file = source(self.media_id, self.meta_id, self.link) | given(filename=self.filename)
+        return {"type": self.type, self.type: file}
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -13,7 +13,17 @@ from hypothesis import given
 from hypothesis import strategies as st
 from pydantic import TypeAdapter, ValidationError
 
-from shared.whatsapp.outbound import Bsuid, Content, Group, Phone, check, message_type, to_graph, to_marketing_graph
+from shared.whatsapp.outbound import (
+    Bsuid,
+    Content,
+    Group,
+    Phone,
+    check,
+    media_ids,
+    message_type,
+    to_graph,
+    to_marketing_graph,
+)
 from shared.whatsapp.outbound.contacts import Card, CardEmail, CardName, CardPhone, CardUrl, Contacts
 from shared.whatsapp.outbound.header import Header
 from shared.whatsapp.outbound.interactive import (
@@ -69,6 +79,8 @@ from .contents import (
     template,
     texts,
 )
+
+OURS = "0199c2f4-7a31-7cc0-9a3e-0d4f2b1c6e55"  # the id of an upload
 
 
 def codes(content: Content, **around: Any) -> list[tuple[str, str]]:
@@ -428,6 +440,12 @@ def test_too_few_is_told(fewest: Callable[[], Content], one_less: Callable[[], C
         (Image(link="ftp://a.example/b"), [("link", "bad_format")]),
         (Image(link="https://a.example/b c"), [("link", "bad_format")]),
         (Sticker(meta_id=" 1"), [("meta_id", "bad_format")]),
+        (Image(media_id=OURS, meta_id="1"), [("", "not_together")]),
+        (Video(media_id=OURS, link="https://a.example/b"), [("", "not_together")]),
+        (Sticker(media_id=OURS.upper()), [("media_id", "bad_format")]),
+        (Document(media_id="1"), [("media_id", "bad_format")]),
+        (Audio(meta_id=f"parley:{OURS}"), [("meta_id", "bad_format")]),
+        (ask(header=Header(type="text", text="h", media_id=OURS)), [("header", "not_together")]),
         (Location(latitude=float("nan"), longitude=0), [("latitude", "out_of_range")]),
         (Location(latitude=-90.1, longitude=-180.1), [("latitude", "out_of_range"), ("longitude", "out_of_range")]),
         (Contacts(cards=(Card(name=CardName(formatted_name="A")),)), [("cards[0].name", "missing")]),
@@ -644,3 +662,41 @@ def test_a_file_of_another_format_is_told(kind: Any, mime_type: str, traits: dic
 
 def test_an_empty_file_is_told() -> None:
     assert [p.code for p in check_file("image", mime_type="image/png", size_bytes=0)] == ["empty"]
+
+
+# --- files of ours ----------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    "content",
+    [
+        Image(media_id=OURS),
+        Video(media_id=OURS),
+        Audio(media_id=OURS, is_voice=True),
+        Document(media_id=OURS, filename="f"),
+        Sticker(media_id=OURS),
+        ask(header=Header(type="document", media_id=OURS, filename="f")),
+        template("t", header=FileValue(type="video", media_id=OURS)),
+        template(
+            "t",
+            cards=(
+                TemplateCard(header=FileValue(type="image", media_id=OURS)),
+                TemplateCard(header=FileValue(type="image", media_id=OURS)),
+            ),
+        ),
+        Carousel(
+            body="b",
+            cards=tuple(dataclasses.replace(link_card(n), header=Header(type="image", media_id=OURS)) for n in (0, 1)),
+        ),
+    ],
+    ids=named,
+)
+def test_an_upload_of_ours_is_found_in_every_body_that_names_it(content: Content) -> None:
+    assert check(content) == []
+    assert media_ids(content.graph()) == [OURS]
+    assert f'"id": "parley:{OURS}"' in json.dumps(content.graph())  # as app.media_in looks for it
+
+
+@pytest.mark.parametrize("content", EVERY_CONTENT, ids=named)
+def test_files_that_are_not_ours_are_not_taken_for_ours(content: Content) -> None:
+    assert media_ids(content.graph()) == []
