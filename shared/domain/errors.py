@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+
 
 class ParleyError(Exception):
     """An expected failure. `code` is public and stable, `hint` a sentence its reader can act on."""
@@ -13,7 +15,16 @@ class ParleyError(Exception):
 
 
 class Rejected(ParleyError):
-    """Can never succeed as it stands: record why, stop. HTTP 422."""
+    """Can never succeed as it stands: record why, stop. HTTP 422.
+
+    `more`: what helps to mend it, by name, as JSON values: further members of the answer.
+    """
+
+    def __init__(
+        self, message: str, *, code: str, hint: str | None = None, more: Mapping[str, object] | None = None
+    ) -> None:
+        super().__init__(message, code=code, hint=hint)
+        self.more = more or {}
 
 
 class NotFound(Rejected):

@@ -37,6 +37,12 @@ end
 return forgotten
 """
 
+# A script, since asking for the entry brings up to 256 bodies along.
+_OLDEST = """
+local first = redis.call('XRANGE', KEYS[1], '-', '+', 'COUNT', 1)[1]
+return first and first[1]
+"""
+
 
 @dataclass(frozen=True, slots=True)
 class StreamEntry:
@@ -237,6 +243,11 @@ class WebhookStream:
         oldest_ms = int(pending["min"].split(b"-")[0]) if pending["min"] else None  # an id begins with its time
         age_s = max(0.0, time.time() - oldest_ms / 1000) if oldest_ms is not None else 0.0
         return Waiting(entries, size_bytes, age_s)
+
+    async def oldest_s(self) -> float:
+        """Return the age of the oldest entry that is not recorded, taken by a recorder or not; 0: there is none."""
+        oldest: Any = await self._client.eval(_OLDEST, 1, STREAM)
+        return 0.0 if oldest is None else max(0.0, time.time() - int(oldest.split(b"-")[0]) / 1000)
 
     async def leave(self) -> None:
         """Delete this consumer if nothing is pending for it; its pending entries would vanish with it."""

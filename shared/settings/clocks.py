@@ -16,6 +16,7 @@ class Clocks:
     redis_append_timeout_s: float = 0.5
     redis_read_timeout_s: float = 5.0
     redis_block_s: float = 2.0
+    redis_hint_timeout_s: float = 0.25  # for what is better left out than waited for
 
     # Recorder.
     batch_deadline_s: float = 5.0
@@ -35,6 +36,15 @@ class Clocks:
     # Claude.
     claude_timeout_s: float = 45.0
     analysis_deadline_s: float = 90.0
+
+    # Sending. A call ends within send_timeout_s, and none begins later than that before its lease ends.
+    send_connect_timeout_s: float = 4.0  # the part of it in which nothing has left yet
+    send_timeout_s: float = 10.0
+    tend_every_s: float = 1.0  # what waited is due, who died left something in doubt
+    # Meta's usual delay of a status is seconds; one that is ten times later than ever seen must still settle it.
+    doubt_grace_s: float = 300.0
+
+    chore_deadline_s: float = 120.0  # one file of 100 MB over a slow line; its lease is renewed meanwhile
 
     # Shutdown: 2 s unready + 20 s drain + 2 s flush = 24 s < the orchestrator's 30 s.
     unready_s: float = 2.0
@@ -64,6 +74,22 @@ class Clocks:
             (
                 self.lease_s + self.poll_every_s + self.settle_s + self.pending_idle_s < self.promised_s,
                 "lease, poll, settle and takeover must fit the promised time, or a crash costs more than promised",
+            ),
+            (
+                self.send_connect_timeout_s < self.send_timeout_s,
+                "send_connect_timeout_s must be under send_timeout_s, or what was never sent counts as in doubt",
+            ),
+            (
+                self.send_timeout_s < self.lease_s,
+                "lease_s must exceed send_timeout_s, or a slow send is sent twice",
+            ),
+            (
+                self.send_timeout_s < self.drain_s,
+                "send_timeout_s must be under drain_s, or a shutdown leaves sends in doubt",
+            ),
+            (
+                self.lease_s + self.poll_every_s + self.tend_every_s < self.doubt_grace_s,
+                "doubt_grace_s must outlast a lease, or what a dead dispatcher sent is judged before its status comes",
             ),
             (self.claude_timeout_s < self.analysis_deadline_s, "claude_timeout_s must be under analysis_deadline_s"),
             (

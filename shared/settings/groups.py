@@ -68,6 +68,25 @@ class SupabaseServiceSettings(SupabaseGroup):
         return RestAccess(self.url, key, own_token=key)
 
 
+class SupabaseSignInSettings(SupabaseGroup):
+    """SUPABASE_*: who signs people in; without DATABASE_URL also the way to the database."""
+
+    url: str = Field(
+        pattern="^https?://",
+        description="Project URL, e.g. https://abc.supabase.co; its Auth issues the tokens we accept",
+    )
+    anon_key: SecretStr | None = Field(
+        None, description="Publishable (or legacy anon) key of the project; used without DATABASE_URL"
+    )
+    jwt_secret: SecretStr | None = Field(
+        None, description="Shared secret of projects that still sign with HS256; unset: refused"
+    )
+
+    def rest(self) -> RestAccess | None:
+        """See `SupabaseGroup`."""
+        return RestAccess(self.url, self.anon_key.get_secret_value(), own_token=None) if self.anon_key else None
+
+
 def _needed_unless_rest(value: object, info: ValidationInfo) -> object:
     """Let DATABASE_URL be absent where the field `supabase`, validated before, leads to the database too."""
     supabase = info.data.get("supabase")
@@ -83,6 +102,26 @@ class RedisSettings(Group):
     """REDIS_*: the Redis that carries the stream and the queues (noeviction, appendfsync always)."""
 
     url: SecretStr = Field(description="e.g. redis://:password@host:6379/0")
+
+
+class CacheSettings(Group):
+    """CACHE_*: the Redis of what may be forgotten: wake-ups of the sender, how fast each number may send."""
+
+    redis_url: SecretStr | None = Field(
+        None,
+        description="Redis for what may be forgotten, e.g. redis://:password@host:6380/0; unset: the one of REDIS_URL",
+    )
+
+
+def _needed_unless_cache(value: object, info: ValidationInfo) -> object:
+    """Let REDIS_URL be absent where CACHE_REDIS_URL says all: for a process that uses no other Redis."""
+    cache = info.data.get("cache")
+    has_own = isinstance(cache, CacheSettings) and cache.redis_url is not None
+    return {"url": "", **value} if has_own and isinstance(value, dict) else value
+
+
+# Declare `cache` above it: fields are validated in order. An empty url means: `cache` has its own.
+RedisUnlessCache = Annotated[RedisSettings, BeforeValidator(_needed_unless_cache)]
 
 
 class InternalHttpSettings(Group):

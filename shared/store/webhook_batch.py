@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 from base64 import b64encode
 from collections.abc import Sequence
 from dataclasses import dataclass, field
@@ -12,6 +13,7 @@ from uuid import UUID
 
 from shared.domain.ids import new_id
 from shared.domain.message_status import RANK
+from shared.whatsapp.errors import UNKNOWN, Then, rule_for
 from shared.whatsapp.events import (
     AccountEvent,
     Call,
@@ -32,6 +34,7 @@ from shared.whatsapp.events import (
 
 Row = dict[str, Any]
 _OURS = {"message", "file", "reaction", "edit", "revoke", "identity", "fact"}  # kinds no status may pass for
+_CALLBACK = re.compile(r"([0-9a-f]{8}(?:-[0-9a-f]{4}){3}-[0-9a-f]{12})\.([1-9][0-9]{0,3})")  # what our sends carry
 _LONG_AGO = datetime.min.replace(tzinfo=UTC)
 
 
@@ -190,7 +193,18 @@ class _Batch:
         if event.payload:
             fields["payload"] = event.payload
         if event.status == "failed":
-            fields["error"] = {"code": event.error_code, "title": event.error_title}
+            rule = UNKNOWN if event.error_code is None else rule_for(event.error_code)
+            fields["error"] = {
+                "code": event.error_code,
+                "title": event.error_title,
+                "reason": rule.reason,
+                "sentence": rule.sentence,
+            }
+            if rule.then is not Then.NOTHING:
+                fields["then"] = rule.then
+        ours = _CALLBACK.fullmatch(event.callback_data or "")
+        if ours:
+            fields |= {"message_id": ours[1], "attempt": int(ours[2])}
         if fields:
             row["fields"] = fields
         if event.person is not None:

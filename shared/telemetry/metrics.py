@@ -66,6 +66,35 @@ BODIES_IN_DEFAULT_PARTITION = Gauge(
 )
 ERASURES_OPEN = Gauge("erasures_open", "People asked to be erased whose raw bodies are still rewritten or watched")
 
+# Dispatcher.
+SENDS = Counter(
+    "sends_total", "Calls that were to send a message, by Meta's type and what came of it", ["type", "outcome"]
+)
+ACCEPT_SECONDS = Histogram(
+    "send_accept_seconds",
+    "From being queued (or its time, if scheduled) to Meta's acceptance",
+    buckets=(0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 15.0, 60.0, 300.0, 3600.0),
+)
+GRAPH_SECONDS = Histogram("graph_call_seconds", "Calls to Meta that send a message, answered or not", buckets=_FAST)
+THROTTLES = Counter("send_throttles_total", "Messages Meta took as too fast, by which of its limits", ["cause"])
+SENDS_IN_DOUBT = Counter("sends_in_doubt_total", "Calls after which Meta may or may not have the message")
+SENDS_IN_FLIGHT = Gauge("sends_in_flight", "Calls to Meta under way, of `slots`")
+CHORES = Counter("chores_total", "What else is asked of Meta, by kind and what came of it", ["kind", "outcome"])
+# What the database knows of the outbox, by the name it has in outbox_health(). By number: GET /api/whatsapp/channels.
+OUTBOX_HEALTH = {
+    "due": Gauge("outbox_due", "Messages that may go now"),
+    "waiting": Gauge("outbox_waiting", "Messages that wait for their time, their turn or a file"),
+    "in_doubt": Gauge("outbox_in_doubt", "Messages Meta may or may not have"),
+    "held": Gauge("outbox_held", "Messages that wait for a person"),
+    "chores": Gauge("outbox_chores", "What else is to be asked of Meta"),
+    "oldest_due_ms": Gauge("outbox_oldest_due_ms", "How long the oldest message that may go has waited"),
+    "channels_paused": Gauge("channels_paused", "Numbers through which nothing goes until a person mends them"),
+    "billable_messages": Gauge(
+        "billable_messages",
+        "Messages without a template this month beyond the 1,000 free ones of each number, over all numbers",
+    ),
+}
+
 # Claude.
 CLAUDE_CALLS = Counter("claude_calls_total", "Calls to Claude, by outcome", ["model", "outcome"])
 CLAUDE_SECONDS = Histogram("claude_call_seconds", "One call to Claude", ["model"], buckets=_SLOW)
@@ -78,3 +107,13 @@ ANALYSIS_WAIT_SECONDS = Histogram(
 
 # Every HTTP process.
 HTTP_SECONDS = Histogram("http_request_seconds", "Requests, by route and status", ["route", "status"], buckets=_FAST)
+
+# Files.
+MEDIA = Counter(
+    "media_files_total",
+    "Files by what was done (upload: from an agent, fetch: from Meta, send: to Meta, delete) and what became of it",
+    ["kind", "outcome"],
+)
+FILES_TO_DELETE = Gauge(
+    "media_files_to_delete", "Files that are to go from storage, up to 100: stays where it cannot be had"
+)
