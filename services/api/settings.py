@@ -2,33 +2,28 @@
 
 from __future__ import annotations
 
-from pydantic import Field, SecretStr
+from typing import Annotated
 
-from shared.settings.groups import DatabaseUnlessRest, HttpSettings, ProcessSettings, RestAccess, SupabaseGroup
+from pydantic import AfterValidator, Field
+
+from shared.auth.seal import checked_public_key
+from shared.settings.groups import DatabaseUnlessRest, Group, HttpSettings, ProcessSettings, SupabaseSignInSettings
 
 
-class SupabaseSettings(SupabaseGroup):
-    """SUPABASE_*: who signs people in; without DATABASE_URL also the way to the database."""
+class ChannelTokenSettings(Group):
+    """WHATSAPP_*: what tokens of numbers are sealed with; nobody here can open them."""
 
-    url: str = Field(
-        pattern="^https?://",
-        description="Project URL, e.g. https://abc.supabase.co; its Auth issues the tokens we accept",
+    token_public_key: Annotated[str, AfterValidator(checked_public_key)] | None = Field(
+        None,
+        description="Public key of the sender, from `python -m services.sender keys new`; without it no number can be "
+        "connected",
     )
-    anon_key: SecretStr | None = Field(
-        None, description="Publishable (or legacy anon) key of the project; used without DATABASE_URL"
-    )
-    jwt_secret: SecretStr | None = Field(
-        None, description="Shared secret of projects that still sign with HS256; unset: refused"
-    )
-
-    def rest(self) -> RestAccess | None:
-        """See `SupabaseGroup`."""
-        return RestAccess(self.url, self.anon_key.get_secret_value(), own_token=None) if self.anon_key else None
 
 
 class Settings(ProcessSettings):
     """`python -m services.api`: acts only as the person who asks."""
 
     http: HttpSettings = HttpSettings()
-    supabase: SupabaseSettings
+    supabase: SupabaseSignInSettings
+    whatsapp: ChannelTokenSettings = ChannelTokenSettings()
     database: DatabaseUnlessRest = Field(default_factory=dict, validate_default=True)

@@ -6,27 +6,12 @@ from datetime import datetime
 from typing import Annotated, Any, Literal
 from uuid import UUID
 
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import BaseModel, ConfigDict, Field, SecretStr
 
+from shared.web.shapes import Message, Priority, Problem, SendError, Sentiment, Shape
+from shared.whatsapp.templates import Values
 
-class Shape(BaseModel):
-    """An answer; the contract test refuses fields it does not name."""
-
-    model_config = ConfigDict(extra="forbid")
-
-
-class Problem(Shape):
-    """RFC 9457 problem details."""
-
-    type: str = Field(examples=["urn:parley:problem:conversation_not_found"])
-    title: str = Field(examples=["Not found"])
-    status: int = Field(examples=[404])
-    code: str = Field(description="Stable; what programs decide by", examples=["conversation_not_found"])
-    detail: str | None = None
-    hint: str | None = Field(None, description="What to do", examples=["It does not exist, or it is not yours."])
-    request_id: str | None = Field(
-        None, description="Finds the log line", examples=["0199c2f4-7a31-7cc0-9a3e-0d4f2b1c6e55"]
-    )
+__all__ = ["Message", "Priority", "Problem", "Sentiment", "Shape"]
 
 
 class User(Shape):
@@ -74,10 +59,6 @@ class LastMessage(Shape):
     status: str | None
     sent_at: datetime
     revoked_at: datetime | None = Field(description="Deleted for everyone by its author: there is no preview")
-
-
-Sentiment = Literal["positive", "neutral", "negative"]
-Priority = Literal["low", "normal", "high", "urgent"]
 
 
 class Conversation(Shape):
@@ -138,124 +119,27 @@ class ConversationState(Shape):
     created_at: datetime
 
 
+class MetaBlock(Shape):
+    """What became of blocking somebody at WhatsApp, on one number."""
+
+    channel_id: UUID
+    wanted: Literal["block", "unblock"]
+    state: Literal["asked", "done", "refused"]
+    reason: str | None = Field(description="Why refused; stable", examples=["not_recent"])
+    sentence: str | None = Field(
+        examples=["Blocked here, not yet at WhatsApp, which blocks only people who wrote within the last 24 hours: …"]
+    )
+    at: datetime
+
+
 class ContactState(Shape):
     """A contact after they were blocked or unblocked."""
 
     id: UUID = Field(description="Another than was asked for, if the two turned out to be one person")
     workspace_id: UUID
     blocked_at: datetime | None = Field(description="Null: not blocked")
+    meta_blocks: list[MetaBlock] = Field(description="By number; empty: WhatsApp was never asked")
     conversations: list[ConversationState] = Field(description="On every channel; deleted ones left out")
-
-
-class Evidence(Shape):
-    """The words a judgement rests on; `start` and `end` count code points of the content."""
-
-    start: int
-    end: int
-    quote: str
-
-
-class Judgement(Shape):
-    """One field of an analysis."""
-
-    value: str
-    confidence: Annotated[float, Field(ge=0, le=1)]
-    evidence: list[Evidence]
-
-
-class AnalysisFields(Shape):
-    """What Claude answered."""
-
-    sentiment: Judgement
-    intent: Judgement
-    summary: Judgement
-    suggested_response: Judgement
-    priority: Judgement
-    sentiment_score: float
-    language: str
-
-
-class Analysis(Shape):
-    """How far Claude is with a message, what it rests on, what it cost."""
-
-    state: Literal["pending", "done", "failed", "skipped"]
-    reason: str | None = Field(description="Why failed or skipped; stable", examples=["refused"])
-    fields: AnalysisFields | None
-    model: str | None = Field(examples=["claude-haiku-5-5"])
-    prompt_version: str | None
-    input_tokens: int | None
-    output_tokens: int | None
-    cost_usd: float | None = Field(description="This message's share of the call")
-    latency_ms: int | None
-
-
-class Reaction(Shape):
-    """Someone's emoji on a message."""
-
-    contact_id: UUID | None = Field(description="Null: one of ours")
-    emoji: str = Field(examples=["❤️"])
-    sent_at: datetime
-
-
-class MediaBrief(Shape):
-    """A file that belongs to a message."""
-
-    id: UUID
-    kind: Literal["image", "audio", "video", "document", "sticker"]
-    mime_type: str | None = Field(examples=["image/jpeg"])
-    filename: str | None = Field(description="As the sender named it; never use it as a path")
-    size_bytes: int | None
-    is_voice: bool
-    is_animated: bool
-    state: Literal["pending", "stored", "failed", "gone"]
-
-
-class SendError(Shape):
-    """Why a message failed, in Meta's words."""
-
-    code: int | None = Field(examples=[131047])
-    title: str | None = Field(examples=["Re-engagement message"])
-
-
-class Message(Shape):
-    """One message with what Claude understood of it."""
-
-    id: UUID
-    conversation_id: UUID
-    contact_id: UUID | None = Field(description="Whom it is from, or to; null: one of ours to a group")
-    seq: int = Field(description="Place in the conversation; what `before` and `after` take")
-    wamid: str | None
-    direction: Literal["inbound", "outbound"]
-    message_type: Literal[
-        "text", "image", "audio", "video", "document", "sticker", "location", "contacts", "interactive", "button",
-        "order", "template", "unsupported", "media_placeholder", "unknown",
-    ]  # fmt: skip
-    content: str | None = Field(examples=["Where is my order? I've been waiting since Monday!"])
-    status: str | None
-    sent_at: datetime
-    reply_to_wamid: str | None
-    origin: Literal["live", "app", "history"] = Field(
-        description="app: written by staff in the WhatsApp Business app; history: from before the number was connected"
-    )
-    edited_at: datetime | None
-    revoked_at: datetime | None = Field(description="Deleted for everyone by its author: there is no content")
-    error: SendError | None
-    payload: dict[str, Any] = Field(
-        description="As Meta sent it: {type, <type>, context, referral, …}; empty once revoked",
-        examples=[{"type": "location", "location": {"latitude": -23.55, "longitude": -46.63}}],
-    )
-    reactions: list[Reaction]
-    media: list[MediaBrief]
-    sentiment: Sentiment | None
-    sentiment_score: float | None
-    intent: str | None = Field(examples=["order_status"])
-    ai_summary: str | None = Field(examples=["Asks where the order is; has been waiting since Monday."])
-    suggested_response: str | None
-    priority: Priority | None
-    language: str | None = Field(examples=["en"])
-    analysed_at: datetime | None
-    analysis: Analysis
-    created_at: datetime
 
 
 class MessagePage(Shape):
@@ -271,20 +155,77 @@ class MessagePage(Shape):
 Severity = Literal["critical", "warning", "info"]
 
 
+class Finding(Shape):
+    """Something a check of a number saw."""
+
+    code: str = Field(description="Stable", examples=["registration"])
+    sentence: str = Field(
+        examples=["This phone number is not registered with WhatsApp; an administrator must register it again."]
+    )
+
+
+class ChannelCheck(Shape):
+    """The last check of a number at Meta."""
+
+    outcome: Literal["ok", "warn", "fail"]
+    findings: list[Finding]
+
+
+class Subscription(Shape):
+    """Whether Meta sends us an account's webhooks."""
+
+    at: datetime
+    is_subscribed: bool
+    code: str | None
+    sentence: str | None
+
+
+class NewToken(Shape):
+    """An access token of Meta's; sealed before it is stored, and never shown."""
+
+    access_token: Annotated[SecretStr, Field(min_length=1, max_length=4_200)] = Field(
+        description="A system user's, with whatsapp_business_messaging and whatsapp_business_management"
+    )
+
+
+class NewChannel(NewToken):
+    """A number to connect; both ids stand on the API setup page of Meta's app dashboard."""
+
+    waba_id: Annotated[str, Field(pattern="^[0-9]{5,20}$")] = Field(
+        description="WhatsApp Business Account id", examples=["318204775196043"]
+    )
+    phone_number_id: Annotated[str, Field(pattern="^[0-9]{5,20}$")] = Field(examples=["402776318915527"])
+
+
 class Channel(Shape):
-    """A business phone number, and how far behind Meta its intake is."""
+    """A business phone number, what waits at it, and how far behind Meta its intake is."""
 
     id: UUID
     workspace_id: UUID
-    display_phone_number: str = Field(examples=["15550123456"])
+    display_phone_number: str = Field(description="Empty until Meta has told it", examples=["15550123456"])
     waba_id: str
     phone_number_id: str
-    state: Literal["connected", "paused", "disconnected"]
+    state: Literal["connecting", "connected", "paused", "disconnected"] = Field(
+        description="connecting: Meta has yet to show it with the token given; paused: receives, does not send"
+    )
+    paused_reason: str | None = Field(description="by_person, or our code of what Meta refused", examples=["auth"])
+    paused_at: datetime | None
+    marketing_paused_at: datetime | None = Field(description="Meta limits it for spam: marketing waits, replies go")
     quality: str | None = Field(examples=["green"])
     tier_mps: int = Field(description="Messages per second Meta lets through, in and out together")
     messaging_limit: str | None
     verified_name: str | None
     hold_reason: str | None = Field(description="Why sending is held, by Meta's word; null: it is not")
+    hold_until: datetime | None = Field(description="Null: until it is resumed")
+    has_token: bool = Field(description="Without one it only receives")
+    token_set_at: datetime | None
+    checked_at: datetime | None
+    last_check: ChannelCheck | None
+    subscription: Subscription | None
+    outbox_depth: int = Field(description="Messages that could go now; 10,001: more than 10,000")
+    outbox_oldest_at: datetime | None = Field(description="Since when the oldest of them could")
+    service_messages: int = Field(description="Not from a template, accepted this month (UTC)")
+    service_messages_free: int = Field(description="So many a month Meta charges nothing for")
     newest_sent_at: datetime | None = Field(description="Meta's time of the newest item recorded")
     recorded_at: datetime | None = Field(description="When that was")
     lag_ms: int | None = Field(description="The second less the first: how far behind Meta we were then")
@@ -344,3 +285,99 @@ class Erasure(Shape):
     watch_until: datetime | None
     finished_at: datetime | None
     rewritten: int = Field(description="Raw bodies and logged changes that named them")
+
+
+MarkRead = Literal["on_receipt", "on_open", "never"]
+
+
+class WorkspaceSettings(Shape):
+    """What a workspace wants of sending and receiving."""
+
+    workspace_id: UUID
+    mark_read: MarkRead = Field(
+        description="When customers see that their messages were read: as they arrive, as somebody opens them, never"
+    )
+    reopen_archived: bool = Field(description="A new message reopens an archived conversation")
+
+
+class WorkspaceSettingsChange(Shape):
+    """Those to change; what is left out stays."""
+
+    mark_read: MarkRead | None = None
+    reopen_archived: Annotated[bool, Field(strict=True)] | None = None
+
+
+class BulkRecipientAsked(BaseModel):
+    """Whom, and what stands in their message's placeholders."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+    contact_id: UUID | None = Field(None, description="One of yours; or:")
+    wa_id: Annotated[str, Field(max_length=40)] | None = Field(
+        None, description="A phone number with its country code", examples=["+1 202 555 0117"]
+    )
+    values: Values = Field(default_factory=Values)
+
+
+class BulkSendAsked(BaseModel):
+    """Body of POST /api/whatsapp/bulk-sends."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+    channel_id: UUID = Field(description="The number it goes out from")
+    template_id: UUID = Field(description="An approved template of that number's account")
+    name: Annotated[str, Field(max_length=200)] = Field("", description="What you call it", examples=["Black Friday"])
+    recipients: Annotated[list[BulkRecipientAsked], Field(min_length=1, max_length=10_000)]
+
+
+BulkResult = Literal[
+    "waiting", "queued", "sent", "delivered", "read", "played", "failed",
+    "opted_out", "blocked", "invalid", "duplicate", "cancelled", "erased",
+]  # fmt: skip
+
+
+class BulkSend(Shape):
+    """One template to many people, and how far it is."""
+
+    id: UUID
+    workspace_id: UUID
+    channel_id: UUID
+    template_id: UUID
+    name: str
+    state: Literal["running", "paused", "cancelled", "done"]
+    pause_reason: str | None = Field(
+        description="by_person, or why none of it can go", examples=["template_not_approved"]
+    )
+    recipients: int
+    counts: dict[BulkResult, int] = Field(
+        description="Recipients by what came of it: not a message yet, a message's status, or why there is none",
+        examples=[{"waiting": 9_200, "queued": 290, "delivered": 480, "read": 21, "opted_out": 9}],
+    )
+    created_by: UUID
+    created_at: datetime
+    finished_at: datetime | None
+
+
+class BulkSendPage(Shape):
+    """Answer of GET /api/whatsapp/bulk-sends."""
+
+    items: list[BulkSend]
+    next_cursor: str | None = Field(description="Pass as `cursor` for the next page; null on the last")
+
+
+class BulkRecipient(Shape):
+    """What came of one recipient."""
+
+    n: int = Field(description="Place in the list that was given, from 1")
+    contact_id: UUID | None
+    wa_id: str | None = Field(description="Until it is known whose it is")
+    state: BulkResult
+    message_id: UUID | None
+    error: SendError | None
+
+
+class BulkRecipientPage(Shape):
+    """Answer of GET /api/whatsapp/bulk-sends/{id}/recipients."""
+
+    items: list[BulkRecipient]
+    next_cursor: int | None = Field(description="Pass as `after` for the next page; null on the last")

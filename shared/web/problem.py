@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Awaitable, Callable, MutableMapping
+from collections.abc import Awaitable, Callable, Mapping, MutableMapping
 from typing import Any
 
 from shared.domain.errors import Conflict, Forbidden, NotFound, ParleyError, Unavailable, Untrusted
@@ -40,9 +40,15 @@ def status_of(error: ParleyError) -> int:
 
 
 def problem(
-    status: int, *, code: str, detail: str | None = None, hint: str | None = None, request_id: str | None = None
+    status: int,
+    *,
+    code: str,
+    detail: str | None = None,
+    hint: str | None = None,
+    request_id: str | None = None,
+    more: Mapping[str, object] | None = None,
 ) -> bytes:
-    """Return the body of a problem answer."""
+    """Return the body of a problem answer; `more`: extension members (RFC 9457, section 3.2), never over our own."""
     members = {
         "type": f"urn:parley:problem:{code}",
         "title": _TITLES.get(status, "Error"),
@@ -52,7 +58,8 @@ def problem(
         "hint": hint,
         "request_id": request_id,
     }
-    return json.dumps({name: value for name, value in members.items() if value is not None}).encode()
+    known = {name: value for name, value in members.items() if value is not None}
+    return json.dumps({**(more or {}), **known}).encode()
 
 
 async def answer(

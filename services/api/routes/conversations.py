@@ -7,7 +7,7 @@ from uuid import UUID
 
 from fastapi import APIRouter, Query, Response
 
-from services.api.person import ConversationsDependency, InboxDependency, SignedIn
+from services.api.person import ChannelsDependency, ConversationsDependency, InboxDependency, SignedIn
 from services.api.shapes import ContactState, ConversationPage, ConversationState, MessagePage, Problem, Seen
 
 router = APIRouter(prefix="/api/whatsapp/conversations", tags=["conversations"])
@@ -111,6 +111,15 @@ async def delete_conversation(
     return Response(changed, media_type="application/json")
 
 
+@contacts.get("/{contact_id}/block", response_model=ContactState, summary="Is a contact blocked, here and at WhatsApp?")
+async def read_block(
+    contact_id: UUID, workspace_id: WorkspaceId, person: SignedIn, channels: ChannelsDependency
+) -> Response:
+    """Return the contact as blocking does."""
+    found = await channels.contact_blocks(workspace_id, contact_id, as_user=person)
+    return Response(found, media_type="application/json")
+
+
 @contacts.post(
     "/{contact_id}/block",
     response_model=ContactState,
@@ -120,7 +129,10 @@ async def delete_conversation(
 async def block_contact(
     contact_id: UUID, workspace_id: WorkspaceId, person: SignedIn, store: ConversationsDependency
 ) -> Response:
-    """Block: what they send from now on is not shown, counted or analysed."""
+    """Block: what they send from now on is not shown, counted or analysed; WhatsApp is asked to block them, too.
+
+    `meta_blocks` says how far that is; WhatsApp blocks only people who wrote within 24 hours.
+    """
     changed = await store.block_contact(workspace_id, contact_id, as_user=person)
     return Response(changed, media_type="application/json")
 
