@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import time
+from collections import Counter
 from collections.abc import Sequence
 from dataclasses import replace
 from datetime import UTC, datetime
@@ -11,29 +12,41 @@ import structlog
 from redis.exceptions import RedisError
 
 from shared.domain.errors import BadData
+from shared.queue.inbound_rate import InboundRate
 from shared.queue.jobs import AnalyseDue, Jobs
 from shared.store.webhook_batch import ReceivedBody
 from shared.store.webhooks import OUTCOMES, Recorded, Webhooks
 from shared.telemetry import metrics
 from shared.telemetry.trace import trace_id
-from shared.whatsapp.events import Event, ParsedBody, Quarantined, WebhookBody
+from shared.whatsapp.events import Event, Message, ParsedBody, Quarantined, WebhookBody
 from shared.whatsapp.parse import parse_webhook
 
 log = structlog.get_logger()
 
+_JUST_NOW_S = 3.0  # what arrived earlier says nothing about this second
+
 
 async def record_batch(
-    bodies: Sequence[WebhookBody], *, webhooks: Webhooks, jobs: Jobs, settle_s: float, are_stored: bool = False
+    bodies: Sequence[WebhookBody],
+    *,
+    webhooks: Webhooks,
+    jobs: Jobs,
+    settle_s: float,
+    are_stored: bool = False,
+    inbound: InboundRate | None = None,
 ) -> Recorded:
     """Record bodies and wake an AI worker when something new is due.
 
-    `are_stored`: their bytes are in Postgres already (they were drained from there).
+    `are_stored`: their bytes are in Postgres already (they were drained from there). `inbound`: is told of messages
+    that came in just now.
     Raises: Unavailable; the batch then comes back, and recording it twice changes nothing.
     """
     started = time.perf_counter()
     received = [ReceivedBody(body, parse_webhook(body.raw, now=body.received_at), are_stored) for body in bodies]
     metrics.PARSE_SECONDS.observe(time.perf_counter() - started)
     _observe_waits(received)
+    if inbound is not None:
+        await inbound.count(_inbound_just_now(received, datetime.now(UTC)))
     with metrics.RECORD_SECONDS.time():
         recorded = await _record(received, webhooks=webhooks, settle_s=settle_s)
     for (kind, outcome), count in recorded.by_kind.items():
@@ -68,6 +81,20 @@ def _observe_waits(received: Sequence[ReceivedBody]) -> None:
         times = [event.sent_at for event in one.parsed.events if event.sent_at is not None]
         if times:
             metrics.INTAKE_LAG_SECONDS.observe(_seconds(now, max(times)))
+
+
+def _inbound_just_now(received: Sequence[ReceivedBody], now: datetime) -> Counter[str]:
+    """Count what customers wrote, by number."""
+    counts: Counter[str] = Counter()
+    for one in received:
+        if _seconds(now, one.body.received_at) > _JUST_NOW_S:
+            continue
+        for event in one.parsed.events:
+            if isinstance(event, Message) and event.direction == "inbound" and event.origin == "live":
+                number = one.parsed.changes[event.change].phone_number_id
+                if number is not None:
+                    counts[number] += 1
+    return counts
 
 
 def _seconds(now: datetime, then: datetime) -> float:

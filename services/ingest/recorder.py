@@ -19,6 +19,7 @@ from services.ingest.reroute import reroute
 from services.ingest.settings import RecorderSettings
 from shared.domain.errors import Unavailable
 from shared.queue.connection import connect, connect_blocking
+from shared.queue.inbound_rate import InboundRate
 from shared.queue.jobs import Jobs
 from shared.queue.runner import repeat
 from shared.queue.streams import StreamEntry, UnknownVersionError, WebhookStream, decode
@@ -53,13 +54,21 @@ class Recorder:
     """Records what the stream and the table of stored bodies hold, as one consumer among any number."""
 
     def __init__(
-        self, *, stream: WebhookStream, webhooks: Webhooks, jobs: Jobs, clocks: Clocks, batch_bodies: int
+        self,
+        *,
+        stream: WebhookStream,
+        webhooks: Webhooks,
+        jobs: Jobs,
+        clocks: Clocks,
+        batch_bodies: int,
+        inbound: InboundRate | None = None,
     ) -> None:
         self._stream = stream
         self._webhooks = webhooks
         self._jobs = jobs
         self._clocks = clocks
         self._batch_bodies = batch_bodies
+        self._inbound = inbound
         self._last_take_over = float("-inf")
         self._recorded_at = float("-inf")
         self._read: list[StreamEntry] = []  # and not recorded yet: the database said later
@@ -167,6 +176,7 @@ class Recorder:
                 jobs=self._jobs,
                 settle_s=self._clocks.settle_s,
                 are_stored=are_stored,
+                inbound=self._inbound,
             )
         self._recorded_at = time.monotonic()
 
@@ -251,13 +261,20 @@ async def main(settings: RecorderSettings) -> None:
     consumer = f"{socket.gethostname()}-{os.getpid()}"
     async with (
         connect(url, timeout_s=clocks.redis_read_timeout_s, max_connections=4) as client,
+        # Its own timeout: what is only a hint may not keep a batch waiting.
+        connect(settings.cache_url, timeout_s=clocks.redis_hint_timeout_s, max_connections=2) as cache,
         open_store(settings.database, settings.supabase.rest(), service_role="service_role") as store,
     ):
         stream = WebhookStream(client, consumer=consumer)
         webhooks = Webhooks(store)
         jobs = Jobs(connect_blocking(url, timeout_s=clocks.redis_append_timeout_s))
         recorder = Recorder(
-            stream=stream, webhooks=webhooks, jobs=jobs, clocks=clocks, batch_bodies=settings.batch_bodies
+            stream=stream,
+            webhooks=webhooks,
+            jobs=jobs,
+            clocks=clocks,
+            batch_bodies=settings.batch_bodies,
+            inbound=InboundRate(cache),
         )
         later = partial(
             reroute,

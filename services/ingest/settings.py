@@ -8,6 +8,7 @@ from pydantic import BeforeValidator, Field, SecretStr
 from pydantic_settings import NoDecode
 
 from shared.settings.groups import (
+    CacheSettings,
     DatabaseUnlessRest,
     Group,
     HttpSettings,
@@ -75,12 +76,18 @@ class RecorderSettings(ProcessSettings):
     supabase: SupabaseServiceSettings = SupabaseServiceSettings()
     database: DatabaseUnlessRest = Field(default_factory=dict, validate_default=True)
     redis: RedisSettings
+    cache: CacheSettings = CacheSettings()
     batch_bodies: Annotated[int, Field(ge=1, le=2000)] = Field(256, description="Most bodies recorded in one call")
     # Meta redelivers for 7 days; what was deleted is remembered for 45 (app.tombstone_life), so that a replay of a body
     # redelivered on the last of those brings nothing back: 45 - 8.
     raw_keep_days: Annotated[int, Field(ge=8, le=37)] = Field(
         30, description="Days that webhook bodies are kept as Meta sent them, for replay; 8 to 37"
     )
+
+    @property
+    def cache_url(self) -> str:
+        """The Redis of what may be forgotten."""
+        return (self.cache.redis_url or self.redis.url).get_secret_value()
 
 
 class OptionalRedisSettings(Group):
