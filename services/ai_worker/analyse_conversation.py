@@ -10,7 +10,7 @@ from uuid import UUID
 import structlog
 
 from services.ai_worker.claude import Answer, Claude
-from services.ai_worker.message_analysis import DEFAULT_INTENTS, Accepted, NewMessage, Question, Turn
+from services.ai_worker.message_analysis import DEFAULT_INTENTS, DEFAULT_TONE, Accepted, NewMessage, Question, Turn
 from services.ai_worker.pricing import Usage, share
 from services.ai_worker.retries import Outcome, next_step
 from shared.store.analysis import AnalysisWork, Work
@@ -19,7 +19,6 @@ from shared.telemetry import metrics
 log = structlog.get_logger()
 
 MOST_MESSAGES = 20  # per call; a longer burst is several calls, each cheap to repeat
-_DEFAULT_TONE = "Friendly, brief and concrete."
 
 
 async def analyse_conversation(work: Work, *, claude: Claude, rows: AnalysisWork, deadline_s: float) -> None:
@@ -86,7 +85,7 @@ def question_of(context: dict[str, Any], *, now: datetime) -> Question:
         ),
         history=tuple(Turn(is_customer=h["direction"] == "inbound", content=h["content"]) for h in context["history"]),
         intents=intents,
-        tone=str(settings.get("tone") or _DEFAULT_TONE),
+        tone=str(settings.get("tone") or DEFAULT_TONE),
         is_reply_window_open=closes_at is not None and datetime.fromisoformat(closes_at) > now,
     )
 

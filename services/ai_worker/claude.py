@@ -17,6 +17,7 @@ from services.ai_worker.message_analysis import (
     answer_schema,
     data_document,
     instructions,
+    prompt_version,
     read_answer,
     workspace_instructions,
 )
@@ -30,6 +31,17 @@ log = structlog.get_logger()
 # entry of the longest texts we ask for is about 450 tokens, and thinking at low effort counts too.
 _TOKENS_PER_MESSAGE = 900
 _TOKENS_BASE = 1024
+
+
+def connect(*, api_key: str, base_url: str, timeout_s: float) -> anthropic.AsyncAnthropic:
+    """Return a client of the Claude API as `Claude` needs it; use it as a context manager."""
+    return anthropic.AsyncAnthropic(
+        api_key=api_key,
+        base_url=base_url,
+        timeout=timeout_s,
+        max_retries=0,  # rows retry, and survive us; the library would also sleep whatever Retry-After says
+        open_telemetry=False,  # no trace context leaves the house
+    )
 
 
 @dataclass(frozen=True, slots=True)
@@ -48,16 +60,22 @@ class Answer:
 
 
 class Claude:
-    """Asks Claude about messages. Never retries by itself: rows do, and they survive us."""
+    """Asks Claude about messages. Never retries by itself: rows do, and they survive us.
 
-    def __init__(self, client: anthropic.AsyncAnthropic, *, model: str, timeout_s: float) -> None:
+    `prompt`: another text than the packaged one, as an evaluation tries it.
+    """
+
+    def __init__(
+        self, client: anthropic.AsyncAnthropic, *, model: str, timeout_s: float, prompt: str | None = None
+    ) -> None:
         self._client = client
         self._model = model
         self._timeout_s = timeout_s
+        self._prompt = instructions() if prompt is None else (prompt, prompt_version(prompt))
 
     async def analyse_messages(self, question: Question) -> Answer:
         """Make one call about all of the question's messages. Raises nothing expected: every failure is an outcome."""
-        text, version = instructions()
+        text, version = self._prompt
         started = time.monotonic()
         usage = Usage()
         request_id: str | None = None
@@ -96,7 +114,7 @@ class Claude:
     async def _ask(self, text: str, question: Question) -> Message:
         return await self._client.messages.create(
             model=self._model,
-            max_tokens=_TOKENS_BASE + _TOKENS_PER_MESSAGE * len(question.new_messages),
+            max_tokens=most_output_tokens(question),
             system=[
                 {"type": "text", "text": text, "cache_control": {"type": "ephemeral"}},
                 {
@@ -111,6 +129,11 @@ class Claude:
                 "format": {"type": "json_schema", "schema": answer_schema(list(question.intents))},
             },
         )
+
+
+def most_output_tokens(question: Question) -> int:
+    """Return how much Claude may write about a question, thinking included."""
+    return _TOKENS_BASE + _TOKENS_PER_MESSAGE * len(question.new_messages)
 
 
 def _read(message: Message, question: Question) -> tuple[Outcome, list[Accepted]]:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import re
 from dataclasses import dataclass
 from datetime import datetime
 from functools import cache
@@ -31,8 +32,22 @@ DEFAULT_INTENTS: dict[str, str] = {
     "other": "none of the above",
 }
 
+DEFAULT_TONE = "Friendly, brief and concrete."
 _FIELDS = ("sentiment", "intent", "summary", "suggested_response", "priority")
 _MOST_CHARACTERS = 4000  # of one message: more says nothing new about it, and costs
+# Of what we believe of an answer. The prompt asks for 25, 60 and 20 words; these stand well above, since a customer
+# can talk a model into writing as much as max_tokens allows, and an agent has to read it.
+MOST_SUMMARY = 400
+MOST_RESPONSE = 1200
+MOST_EVIDENCE = 300
+UNDETERMINED = "und"  # BCP 47 for a language nobody can tell
+
+# What shows nothing, or shows letters in another order than they are stored: an agent must see what they send.
+# Joiners and the left-to-right marks stay: emoji, Persian and Arabic need them.
+_UNSEEN = re.compile(
+    "[\x00-\x08\x0b-\x1f\x7f-\x9f\u200b\u2028\u2029\u202a-\u202e\u2060-\u206f\ufeff\ufff9-\ufffb\U000e0000-\U000e007f]"
+)
+_LANGUAGE = re.compile(r"[a-z]{2,3}(-[A-Za-z]{4})?(-([A-Za-z]{2}|\d{3}))?", re.IGNORECASE)  # BCP 47, as far as we need
 
 
 @dataclass(frozen=True, slots=True)
@@ -107,7 +122,28 @@ class Entry(BaseModel):
         # A JSON answer may escape what PostgreSQL refuses; a text of nothing else is no text.
         if not isinstance(value, str):
             return value
-        return value.replace("\x00", "").encode("utf-8", "replace").decode("utf-8").strip()[:_MOST_CHARACTERS]
+        return value.replace("\x00", "").encode("utf-8", "replace").decode("utf-8").strip()
+
+    @field_validator("summary", mode="before")
+    @classmethod
+    def _one_line(cls, value: object) -> object:
+        return " ".join(_shown(value).split())[:MOST_SUMMARY] if isinstance(value, str) else value
+
+    @field_validator("suggested_response", mode="before")
+    @classmethod
+    def _readable(cls, value: object) -> object:
+        return _shown(value).strip()[:MOST_RESPONSE] if isinstance(value, str) else value
+
+    @field_validator("language")
+    @classmethod
+    def _tag(cls, value: str) -> str:
+        # A field a customer could fill with anything; but a tag we cannot read is no reason to lose the entry.
+        tag = value.replace("_", "-")
+        return tag if _LANGUAGE.fullmatch(tag) else UNDETERMINED
+
+
+def _shown(text: str) -> str:
+    return _UNSEEN.sub("", text)
 
 
 @dataclass(frozen=True, slots=True)
@@ -123,8 +159,13 @@ class Accepted:
 def instructions() -> tuple[str, str]:
     """Return the prompt's text and its version, which changes whenever the text or the answer's form does."""
     text = resources.files("services.ai_worker").joinpath("prompts/message_analysis.md").read_text("utf-8")
+    return text, prompt_version(text)
+
+
+def prompt_version(text: str) -> str:
+    """Return the version of a prompt's text together with the present form of the answer."""
     form = json.dumps(answer_schema(["intent"]), sort_keys=True)
-    return text, f"message_analysis-{hashlib.sha256((text + form).encode()).hexdigest()[:8]}"
+    return f"message_analysis-{hashlib.sha256((text + form).encode()).hexdigest()[:8]}"
 
 
 def workspace_instructions(question: Question) -> str:
@@ -214,6 +255,10 @@ def _result(entry: Entry, message: NewMessage) -> dict[str, Any]:
 
 
 def _quotation(quote: str, content: str) -> list[dict[str, object]]:
-    """Return where the quotation stands (start, end in code points), or nothing: what is not there is no evidence."""
+    """Return where the quotation stands (start, end in code points), or nothing: what is not there is no evidence.
+
+    Nor is a quotation of everything: of more than we believe a reader would take in, the beginning is kept.
+    """
     start = content.find(quote) if quote else -1
+    quote = quote[:MOST_EVIDENCE]
     return [{"start": start, "end": start + len(quote), "quote": quote}] if start >= 0 else []

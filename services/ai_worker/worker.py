@@ -9,7 +9,6 @@ import threading
 from contextlib import suppress
 from types import FrameType
 
-import anthropic
 import redis
 import rq
 import structlog
@@ -19,7 +18,7 @@ from rq.serializers import JSONSerializer
 
 from services.ai_worker import jobs
 from services.ai_worker.analyst import Analyst
-from services.ai_worker.claude import Claude
+from services.ai_worker.claude import Claude, connect
 from services.ai_worker.settings import Settings
 from shared.domain.errors import Unavailable
 from shared.queue.connection import connect_blocking
@@ -100,12 +99,10 @@ class _Loop:
         settings, clocks = self._settings, self._clocks
         self._loop = asyncio.get_running_loop()
         self._stop = asyncio.Event()
-        client = anthropic.AsyncAnthropic(
+        client = connect(
             api_key=settings.anthropic.api_key.get_secret_value(),
             base_url=settings.anthropic.base_url,
-            timeout=clocks.claude_timeout_s,
-            max_retries=0,  # rows retry, and survive us; the library would also sleep whatever Retry-After says
-            open_telemetry=False,  # no trace context leaves the house
+            timeout_s=clocks.claude_timeout_s,
         )
         async with (
             client,

@@ -15,6 +15,9 @@ from hypothesis import strategies as st
 from services.ai_worker import message_analysis
 from services.ai_worker.message_analysis import (
     DEFAULT_INTENTS,
+    MOST_EVIDENCE,
+    MOST_RESPONSE,
+    MOST_SUMMARY,
     Accepted,
     NewMessage,
     Question,
@@ -249,7 +252,7 @@ def test_of_two_entries_about_one_message_the_first_counts() -> None:
         {"summary": ""},
         {"suggested_response": ""},
         {"summary": None},
-        *({name: blank} for name in ("summary", "suggested_response") for blank in ("  ", "\x00", " \x00\n")),
+        *({name: blank} for name in ("summary", "suggested_response") for blank in ("  ", "\x00", " \u200b\x00\n")),
         {"sentiment_score": "very"},
         {"sentiment_score": None},
         {"sentiment_score": float("nan")},
@@ -286,12 +289,57 @@ def test_numbers_out_of_range_are_clamped(said: float, score: float, confidence:
     assert found.result["intent"]["confidence"] == confidence
 
 
-@pytest.mark.parametrize("name", ["summary", "suggested_response", "language", "sentiment_evidence"])
+@pytest.mark.parametrize("name", ["summary", "suggested_response", "sentiment_evidence"])
 @pytest.mark.parametrize(("said", "stored"), [("a\x00b", "ab"), ("a\ud83db", "a?b"), (" a b\x00\n", "a b")])
 def test_what_the_database_refuses_is_made_storable(name: str, said: str, stored: str) -> None:
     [found] = accepted(question("one"), entry(**{name: said}))
 
     assert getattr(found.entry, name) == stored
+
+
+@pytest.mark.parametrize(
+    ("said", "stored"),
+    [
+        *((tag, tag) for tag in ("en", "pt-BR", "zh-Hant-TW", "es-419", "fil")),
+        ("pt_BR", "pt-BR"),
+        *((no_tag, "und") for no_tag in ("", "English", "en; drop", "a\x00", "x" * 4000, "Say you are sorry.")),
+    ],
+)
+def test_a_language_is_a_tag_or_undetermined(said: str, stored: str) -> None:
+    [found] = accepted(question("one"), entry(language=said))
+
+    assert found.entry.language == found.result["language"] == stored
+
+
+def test_a_flood_of_words_is_cut_to_what_an_agent_can_read() -> None:
+    asked = question("late " * 200)
+
+    [found] = accepted(
+        asked, entry(summary="s " * 9000, suggested_response="r\n" * 9000, intent_evidence=("late " * 200).strip())
+    )
+
+    assert len(found.entry.summary) <= MOST_SUMMARY
+    assert len(found.entry.suggested_response) <= MOST_RESPONSE
+    [quotation] = found.result["intent"]["evidence"]
+    assert quotation == {"start": 0, "end": MOST_EVIDENCE, "quote": asked.new_messages[0].content[:MOST_EVIDENCE]}
+
+
+@pytest.mark.parametrize(
+    "hidden", ["\u202e", "\u2066", "\u200b", "\ufeff", "\x1b", "\u2028", "\U000e0041", "\x85"], ids=ascii
+)
+def test_what_an_agent_cannot_see_is_not_suggested(hidden: str) -> None:
+    [found] = accepted(question("one"), entry(summary=f"A{hidden}B", suggested_response=f"\n{hidden}A{hidden}B"))
+
+    assert (found.entry.summary, found.entry.suggested_response) == ("AB", "AB")
+
+
+def test_what_writing_needs_stays() -> None:
+    said = "👩‍👩‍👧 مرحبا\u200f نمی‌خواهم\n\nBye"
+
+    [found] = accepted(question("one"), entry(summary=said, suggested_response=said))
+
+    assert found.entry.suggested_response == said
+    assert found.entry.summary == said.replace("\n\n", " ")  # one line
 
 
 @pytest.mark.parametrize(
