@@ -1,5 +1,6 @@
 # One image for every process; the command chooses which: `python -m services.ingest`, `… services.ingest recorder`,
-# `… services.ai_worker`, `… services.api`, `… shared.store.migrate`, and `… deploy.sandbox` for trying it out.
+# `… services.ai_worker`, `… services.api`, `… services.sender`, `… services.sender dispatcher`, `… shared.store.migrate`, and
+# `… deploy.sandbox` for trying it out.
 # Base images by tag, not digest: a rebuild takes their security fixes, and what we add is pinned by hash.
 ARG BASE=python:3.11-slim-bookworm
 
@@ -23,7 +24,9 @@ COPY shared shared
 COPY services services
 COPY supabase supabase
 COPY deploy deploy
-RUN python -m compileall -q -j 1 /app
+# A new volume takes its owner from the folder it is mounted on.
+RUN python -m compileall -q -j 1 /app \
+    && install -d -o 10001 -g 10001 /var/lib/parley/media
 # A number, so that Kubernetes' runAsNonRoot can tell; root owns the code, so a process cannot change it.
 USER 10001:10001
 # No CMD that fits every process: what was started without one says so.

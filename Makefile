@@ -7,7 +7,7 @@ REAL := DATABASE_URL REDIS_URL CACHE_REDIS_URL ANTHROPIC_API_KEY ANTHROPIC_BASE_
 	WHATSAPP_APP_SECRETS WHATSAPP_VERIFY_TOKEN
 
 .DEFAULT_GOAL := help
-.PHONY: help run demo test lint fmt bench migrate env env-example compose-smoke lock clean .local-tools .dev-tools
+.PHONY: help run demo test lint fmt bench eval migrate env env-example compose-smoke lock clean .local-tools .dev-tools
 
 help: ## Show this list
 	@sed -n 's/^\([a-z-]*\):[^#]*## \(.*\)/  make \1|\2/p' $(firstword $(MAKEFILE_LIST)) | while IFS='|' read -r name text; do printf '%-20s %s\n' "$$name" "$$text"; done
@@ -33,6 +33,9 @@ fmt: .dev-tools ## Format the Python sources
 
 bench: .dev-tools ## Measure against this machine's limits (one of them: only=NAME)
 	@exec env $(addprefix -u ,$(REAL)) $(VENV)/python -m tests.bench $(only)
+
+eval: .dev-tools ## Measure how well Claude understands; compare prompts (options: args="--help")
+	@exec $(VENV)/python -m tests.evals $(args)
 
 migrate: .local-tools ## Apply the migrations to the database DATABASE_URL names
 	@exec $(VENV)/python -m shared.store.migrate

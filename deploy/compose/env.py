@@ -30,10 +30,13 @@ from pydantic.fields import FieldInfo
 from services.ai_worker.settings import Settings as AiWorkerSettings
 from services.api.settings import Settings as ApiSettings
 from services.ingest.settings import IngestSettings, RecorderSettings
+from services.sender.seal import new_key_pair
+from services.sender.settings import DispatcherSettings, SenderSettings
 from shared.settings.groups import ProcessSettings
 
 ROOT = Path(__file__).resolve().parents[2]
 NGINX = ROOT / "deploy" / "nginx"
+STORAGE_DIR = "/var/lib/parley/media"  # where docker-compose.yml mounts the volume
 NGINX_UID = 101  # of the nginx image; its private key must be readable to it
 
 PROCESSES: Mapping[str, type[ProcessSettings]] = {
@@ -41,6 +44,8 @@ PROCESSES: Mapping[str, type[ProcessSettings]] = {
     "recorder": RecorderSettings,
     "ai_worker": AiWorkerSettings,
     "api": ApiSettings,
+    "sender": SenderSettings,
+    "dispatcher": DispatcherSettings,
 }
 
 # A process's setting → the variable of .env that compose takes it from, where the names differ. None: set in
@@ -50,14 +55,20 @@ COMPOSE: Mapping[str | tuple[str, str], str | None] = {
     ("DATABASE_URL", "recorder"): "SERVICE_DATABASE_URL",
     ("DATABASE_URL", "ai_worker"): "SERVICE_DATABASE_URL",
     ("DATABASE_URL", "api"): "API_DATABASE_URL",
+    ("DATABASE_URL", "sender"): "SENDER_DATABASE_URL",
+    ("DATABASE_URL", "dispatcher"): "SERVICE_DATABASE_URL",
     ("HTTP_REQUIRE_HTTPS", "ingest"): "INGEST_REQUIRE_HTTPS",
     ("HTTP_REQUIRE_HTTPS", "api"): None,
+    ("HTTP_REQUIRE_HTTPS", "sender"): None,
     "HTTP_HOST": None,
     "HTTP_PORT": None,
     "HTTP_INTERNAL_HOST": None,
     "HTTP_INTERNAL_PORT": None,
     "HTTP_TRUSTED_PROXIES": "NGINX_ADDRESS",
+    ("REDIS_URL", "sender"): None,
+    ("SLOTS", "dispatcher"): "DISPATCHER_SLOTS",
     "REDIS_URL": "REDIS_PASSWORD",
+    "CACHE_REDIS_URL": "REDIS_PASSWORD",
 }
 
 # For settings without a default whose description gives no "e.g.".
@@ -65,9 +76,14 @@ EXAMPLES: Mapping[str, str] = {
     "ANTHROPIC_API_KEY": "sk-ant-api03-…",
     "WHATSAPP_APP_SECRETS": "0123456789abcdef0123456789abcdef",
     "WHATSAPP_VERIFY_TOKEN": "any-long-random-word",
+    "WHATSAPP_TOKEN_KEYS": "2Wl0…=",
+    "WHATSAPP_TOKEN_PUBLIC_KEY": "f8Qk…=",
     "SUPABASE_ANON_KEY": "sb_publishable_…",
     "SUPABASE_SERVICE_ROLE_KEY": "sb_secret_…",
     "SUPABASE_INGEST_TOKEN": "eyJhbGciOi…",
+    "STORAGE_DIR": STORAGE_DIR,
+    "STORAGE_SERVICE_KEY": "sb_secret_…",
+    "STORAGE_URL_SECRET": "b31c…",
     "SUPABASE_JWT_SECRET": "the-project's-legacy-jwt-secret",
     "HTTP_TRUSTED_PROXIES": "10.0.0.0/8",
 }
@@ -119,7 +135,7 @@ COMPOSE_ONLY = (
     ),
     Variable(
         "SERVICE_DATABASE_URL",
-        "DATABASE_URL of recorder and ai_worker, with a login that may become service_role",
+        "DATABASE_URL of recorder, ai_worker and dispatcher, with a login that may become service_role",
         default="",
         example="postgresql://parley_service_login:password@db.abc.supabase.co:5432/postgres",
         is_secret=True,
@@ -131,12 +147,20 @@ COMPOSE_ONLY = (
         example="postgresql://parley_api_login:password@db.abc.supabase.co:5432/postgres",
         is_secret=True,
     ),
+    Variable(
+        "SENDER_DATABASE_URL",
+        "DATABASE_URL of sender, with a login of its own that may become authenticated",
+        default="",
+        example="postgresql://parley_sender_login:password@db.abc.supabase.co:5432/postgres",
+        is_secret=True,
+    ),
     Variable("REDIS_PASSWORD", "Of both Redis servers; letters and digits", example="4f1c…", is_secret=True),
     Variable(
         "INGEST_REQUIRE_HTTPS",
         "HTTP_REQUIRE_HTTPS of ingest; false only for the sandbox, which does not come through nginx",
         default="true",
     ),
+    Variable("DISPATCHER_SLOTS", "SLOTS of dispatcher", default="", example="128"),
     Variable("POSTGRES_PASSWORD", "Local profile: the superuser's", example="9a03…", is_secret=True),
     Variable("SANDBOX_APP_SECRET", "Local profile: what the sandbox signs with", example="77d0…", is_secret=True),
 )
@@ -164,6 +188,8 @@ class Setting:
         value = self.field.default
         if self.is_required or value is None:
             return None
+        if isinstance(value, tuple):
+            return ",".join(map(str, value))
         return str(value).lower() if isinstance(value, bool) else str(value)
 
     @property
@@ -245,13 +271,23 @@ def _setting_entry(settings: list[Setting]) -> str:
     facts += [unit for suffix, unit in UNITS.items() if first.name.lower().endswith(suffix)]
     if first.is_secret:
         facts.append("secret")
-    if first.default:
-        facts.append(f"default {first.default}")
+    facts += _defaults(settings)
     variables = dict.fromkeys(setting.variable for setting in settings)
     if list(variables) != [first.name]:
         names = [name for name in variables if name]
         facts.append(f"compose: from {', '.join(names)}" if names else "compose: set by docker-compose.yml")
     return _entry(first.name, meaning, facts, example_of(settings))
+
+
+def _defaults(settings: list[Setting]) -> list[str]:
+    """Return the default; with the processes where it is not the same for all."""
+    by_value: dict[str, list[str]] = {}
+    for setting in settings:
+        if setting.default:
+            by_value.setdefault(setting.default, []).append(setting.process)
+    if len(by_value) < 2:
+        return [f"default {value}" for value in by_value]
+    return ["default " + ", ".join(f"{value} ({', '.join(names)})" for value, names in by_value.items())]
 
 
 def example_of(settings: list[Setting]) -> str:
@@ -276,7 +312,7 @@ def _entry(name: str, meaning: str, facts: list[str], example: str) -> str:
 
 def local_values() -> dict[str, str]:
     """Return the .env of the local profile, with fresh secrets."""
-    password = {name: secrets.token_hex(24) for name in ("postgres", "ingest", "service", "api")}
+    password = {name: secrets.token_hex(24) for name in ("postgres", "ingest", "service", "api", "sender")}
 
     def address(login: str, key: str) -> str:
         return f"postgresql://{login}:{password[key]}@postgres:5432/parley"
@@ -289,10 +325,17 @@ def local_values() -> dict[str, str]:
         "INGEST_DATABASE_URL": address("parley_ingest_login", "ingest"),
         "SERVICE_DATABASE_URL": address("parley_service_login", "service"),
         "API_DATABASE_URL": address("parley_api_login", "api"),
+        "SENDER_DATABASE_URL": address("parley_sender_login", "sender"),
         "REDIS_PASSWORD": secrets.token_hex(24),
         "SANDBOX_APP_SECRET": sandbox_secret,
         "WHATSAPP_APP_SECRETS": sandbox_secret,
         "WHATSAPP_VERIFY_TOKEN": secrets.token_hex(16),
+        **token_keys(),
+        "WHATSAPP_GRAPH_URL": "http://sandbox:8003/graph/v26.0",
+        "MEDIA_HOSTS": "http://sandbox:8003",
+        "STORAGE_DIR": STORAGE_DIR,
+        "STORAGE_URL_SECRET": secrets.token_hex(24),
+        "STORAGE_PUBLIC_URL": "https://localhost:8443",
         "INGEST_REQUIRE_HTTPS": "false",
         "ANTHROPIC_API_KEY": "the-sandbox-takes-any-key",
         "ANTHROPIC_BASE_URL": "http://sandbox:8003",
@@ -308,12 +351,16 @@ def hosted_values() -> dict[str, str]:
         "PUBLISH_HTTP": "80",
         "REDIS_PASSWORD": secrets.token_hex(24),
         "WHATSAPP_VERIFY_TOKEN": secrets.token_hex(16),
+        **token_keys(),
+        "STORAGE_DIR": STORAGE_DIR,
+        "STORAGE_URL_SECRET": secrets.token_hex(24),
         **dict.fromkeys(
             (
                 "MIGRATE_DATABASE_URL",
                 "INGEST_DATABASE_URL",
                 "SERVICE_DATABASE_URL",
                 "API_DATABASE_URL",
+                "SENDER_DATABASE_URL",
                 "SUPABASE_URL",
                 "ANTHROPIC_API_KEY",
                 "WHATSAPP_APP_SECRETS",
@@ -321,6 +368,12 @@ def hosted_values() -> dict[str, str]:
             "",
         ),
     }
+
+
+def token_keys() -> dict[str, str]:
+    """Return a new pair for the access tokens of numbers: who seals them cannot open them."""
+    pair = new_key_pair()
+    return {"WHATSAPP_TOKEN_KEYS": pair.private_key, "WHATSAPP_TOKEN_PUBLIC_KEY": pair.public_key}
 
 
 def write_env(file: Path, values: Mapping[str, str]) -> None:

@@ -21,6 +21,7 @@ ROLES: Mapping[str, tuple[str, ...]] = {
     "INGEST_DATABASE_URL": ("anon", "parley_ingest"),
     "SERVICE_DATABASE_URL": ("anon", "service_role"),
     "API_DATABASE_URL": ("anon", "authenticated"),
+    "SENDER_DATABASE_URL": ("anon", "authenticated"),
 }
 OWNER = "MIGRATE_DATABASE_URL"
 
@@ -103,7 +104,7 @@ def _tell_story(owner: str) -> None:
         raise NotUsable(f"{OWNER} is not the local profile's PostgreSQL: no made-up data are written there.")
     from deploy.local.seed import seed  # only here: an operator's run needs nothing of the story
 
-    seed(owner, embedded=True)
+    seed(owner, embedded=True, token_public_key=os.environ.get("WHATSAPP_TOKEN_PUBLIC_KEY") or None)
     sys.stdout.write("two made-up workspaces, their people and numbers\n")
 
 

@@ -14,6 +14,7 @@ import functools
 import hashlib
 import hmac
 import http.server
+import io
 import json
 import os
 import re
@@ -26,17 +27,20 @@ import sys
 import tempfile
 import threading
 import time
+import uuid
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
+from urllib.parse import urlsplit
 
 import httpx
 from cryptography import x509
 from cryptography.hazmat.primitives import hashes, serialization
 from cryptography.hazmat.primitives.asymmetric import ec
 from cryptography.x509.oid import NameOID
+from PIL import Image
 from rich.console import Console
 from rich.markup import escape
 
@@ -50,12 +54,17 @@ HTTPS, HTTP = 18443, 18080
 BASE = f"https://localhost:{HTTPS}"
 WEBHOOK = "/api/webhooks/whatsapp"
 RELOAD_EVERY_S = 10
-BODY_DEADLINE_S = RELOAD_EVERY_S + 20 + 5  # plus nginx's worker_shutdown_timeout, and slack
+BODY_DEADLINE_S = RELOAD_EVERY_S + 120 + 5  # plus nginx's worker_shutdown_timeout, and slack
 MOST_S = 900  # of everything together
 NO_ENGINE = 3  # exit status
 
-PROCESSES = ("ingest", "recorder", "ai_worker", "api")
+PROCESSES = ("ingest", "recorder", "ai_worker", "api", "sender", "dispatcher")
 ONE_SHOT = ("migrate", "logins")
+SCALED = tuple(
+    part
+    for copies in ("ingest=2", "recorder=2", "ai_worker=3", "sender=2", "dispatcher=2")
+    for part in ("--scale", copies)
+)
 
 
 class Failed(Exception):
@@ -228,6 +237,29 @@ class Agent:
             check(time.monotonic() < give_up_at, f"GET {path} was not answered for 45 s")
             time.sleep(0.3)
 
+    def post(self, path: str, *, body: Any = None, file: bytes | None = None, **query: str) -> Any:
+        """Ask for something as the signed-in person, once."""
+        answer = self.client.post(
+            f"{BASE}{path}",
+            params={"workspace_id": CASA_VERDE.id, **query},
+            headers={"authorization": f"Bearer {self.token}", "idempotency-key": str(uuid.uuid4())},
+            json=body,
+            files={"file": ("leaf.png", file, "image/png")} if file else None,
+        )
+        check(answer.is_success, f"POST {path} was answered {answer.status_code}: {answer.text[:300]}")
+        return answer.json()
+
+    def until_read(self, sent: Sequence[str], *, within_s: float) -> float:
+        """Wait until each message of ours is read; return the seconds it took."""
+        began = time.monotonic()
+        while True:
+            found = {m["id"]: m["status"] for m in self.messages()}
+            waiting = [found.get(one) for one in sent if found.get(one) != "read"]
+            if not waiting:
+                return time.monotonic() - began
+            check(time.monotonic() - began < within_s, f"replies are not read after {within_s:.0f} s: {waiting}")
+            time.sleep(0.5)
+
     def messages(self) -> list[dict[str, Any]]:
         """Every message of every conversation."""
         found: list[dict[str, Any]] = []
@@ -299,6 +331,10 @@ class Smoke:
             for number in range(10):
                 self._meta.say(f"Where is my order? It is late. {number}", customer=number % 3)
             note(f"10 messages in {self._agent.wait_for(self._meta.sent, within_s=60):.1f} s")
+        with step("Answer, with a picture") as note:
+            note(self._answer())
+        with step("Doctor") as note:
+            note(self._doctor())
         with step("Hardening, by inspection") as note:
             note(self._look_at_containers())
         slow = threading.Thread(target=self._slow_bodies, daemon=True)
@@ -314,13 +350,15 @@ class Smoke:
         with step("At rest") as note:
             note("; ".join(f"{name} {size}" for name, size in self._memory().items()))
         with step("Scale out") as note:
-            self._up("--no-recreate", "--scale", "recorder=2", "--scale", "ai_worker=3", "--scale", "ingest=2")
-            note("ingest 2, recorder 2, ai_worker 3")
+            self._up("--no-recreate", *SCALED)
+            note(", ".join(SCALED[1::2]))
         with step("Kill and restart under load") as note:
             note(self._break_things())
         with step("Every message once, analysed") as note:
             took = self._agent.wait_for(self._meta.sent, within_s=90)
             note(f"{len(self._meta.sent)} messages, the last {took:.1f} s after the last webhook")
+        with step("Answer through the copies") as note:
+            note(self._answer())
         with step("Both copies of ingest serve") as note:
             note(self._shares())
         with step("A body byte a second") as note:
@@ -372,6 +410,37 @@ class Smoke:
         self._meta = Meta(client, self._env["SANDBOX_APP_SECRET"].encode())
         self._agent = Agent(httpx.Client(verify=trusted, timeout=20, trust_env=False))
         self._agent.sign_in()
+
+    def _answer(self) -> str:
+        """Reply to each customer; upload a file through nginx, send it, and get it back by its address."""
+        conversations = [one["id"] for one in self._agent.get("/api/whatsapp/conversations", limit="100")["items"]]
+        picture = self._agent.post("/api/whatsapp/media", file=_leaf(), kind="image")
+        contents = [{"type": "text", "body": "It is on its way."}, {"type": "image", "media_id": picture["id"]}]
+        sent = [
+            self._agent.post("/api/whatsapp/send", body={"conversation_id": conversation, "content": content})["id"]
+            for conversation in conversations
+            for content in contents
+        ]
+        took = self._agent.until_read(sent, within_s=60)
+        address = urlsplit(self._agent.get(f"/api/whatsapp/media/{picture['id']}")["url"])
+        served = self._agent.client.get(f"{BASE}{address.path}?{address.query}")
+        check(served.content == _leaf(), f"the file's address was answered {served.status_code} with something else")
+        return f"{len(sent)} messages sent and read in {took:.1f} s"
+
+    def _doctor(self) -> str:
+        """As the runbook says: the dispatcher's settings, and what the webhook is tried with."""
+        tried = {
+            "WHATSAPP_WEBHOOK_URL": "http://ingest:8000/api/webhooks/whatsapp",
+            "WHATSAPP_APP_SECRETS": self._env["WHATSAPP_APP_SECRETS"],
+            "WHATSAPP_VERIFY_TOKEN": self._env["WHATSAPP_VERIFY_TOKEN"],
+        }
+        options = [part for name, value in tried.items() for part in ("-e", f"{name}={value}")]
+        command = ("dispatcher", "python", "-m", "services.sender", "doctor", "--json")
+        told = json.loads(self._compose.run("run", "--rm", "--no-deps", "-T", *options, *command, may_fail=True))
+        amiss = {one["name"]: one["says"] for one in told["checks"] if one["status"] != "ok"}
+        # Inside, the webhook is plain HTTP; from outside its certificate is self-signed.
+        check(set(amiss) == {"callback"}, f"the doctor says {amiss}")
+        return f"{len(told['checks'])} checks; amiss: the webhook is not HTTPS inside"
 
     def _look_at_containers(self) -> str:
         published, looked_at = [], 0
@@ -425,10 +494,16 @@ class Smoke:
             "ANTHROPIC_API_KEY": {"ai_worker"},
             "MIGRATE_DATABASE_URL": {"migrate", "logins"},
             "INGEST_DATABASE_URL": {"ingest", "logins"},
-            "SERVICE_DATABASE_URL": {"recorder", "ai_worker", "logins"},
+            "SERVICE_DATABASE_URL": {"recorder", "ai_worker", "dispatcher", "logins"},
             "API_DATABASE_URL": {"api", "logins"},
+            "SENDER_DATABASE_URL": {"sender", "logins"},
+            "WHATSAPP_TOKEN_KEYS": {"dispatcher"},
+            "STORAGE_URL_SECRET": {"sender"},
             "POSTGRES_PASSWORD": {"postgres", "migrate", "logins"},
-            "REDIS_PASSWORD": {"ingest", "recorder", "ai_worker", "redis-queue", "redis-cache"},
+            "REDIS_PASSWORD": {
+                *("ingest", "recorder", "ai_worker", "sender", "dispatcher"),
+                *("redis-queue", "redis-cache"),
+            },
         }
         for container in self._compose.containers():
             service = container["Config"]["Labels"]["com.docker.compose.service"]
@@ -466,9 +541,11 @@ class Smoke:
             status(404, "GET", f"{BASE}{path}")
         check(client.get(f"{BASE}/api/metrics").status_code in (401, 404), "/api/metrics is open")
 
-        # Sizes: 4 MB for webhooks, 1 MB for the rest; refused by nginx, before a process sees them.
+        # Sizes: 4 MB for webhooks, 101 MB for files, 1 MB for the rest; refused by nginx, before a process sees them.
         status(413, "POST", f"{BASE}{WEBHOOK}", content=b"x" * (4 * 1024 * 1024 + 1))
         status(413, "POST", f"{BASE}/api/me", content=b"x" * (1024 * 1024 + 1))
+        status(413, "POST", f"{BASE}/api/whatsapp/send", content=b"x" * (1024 * 1024 + 1))
+        status(401, "POST", f"{BASE}/api/whatsapp/media", content=b"x" * (2 * 1024 * 1024))
         meta.say("A large one", customer=9, padding=3_900_000)
         check(meta.post(b"{}", secret=b"not the secret").status_code == 401, "a forged webhook was not refused")
         verified = client.get(
@@ -566,7 +643,7 @@ class Smoke:
         for writer in writers:
             writer.start()
         try:
-            for service in ("ingest", "recorder", "ai_worker", "api"):
+            for service in PROCESSES:
                 self._kill_one(service)
             self._compose.run("restart", "-t", "10", "redis-queue")
             time.sleep(2)
@@ -580,7 +657,7 @@ class Smoke:
                 writer.join()
         if errors:
             raise errors[0]
-        self._up("--no-recreate", "--scale", "recorder=2", "--scale", "ai_worker=3", "--scale", "ingest=2")
+        self._up("--no-recreate", *SCALED)
         again = {str(status or "no answer"): n for status, n in sorted(self._meta.answers.items()) if status != 200}
         return f"{sum(self._meta.answers.values())} webhooks, to be sent again: {again or None}"
 
@@ -622,7 +699,10 @@ class Smoke:
     def _look_at_logs(self) -> str:
         said = self._compose.run("logs", "--no-color", "--no-log-prefix", timeout_s=60)
         check(said, "nothing was logged")
-        for name in ("SANDBOX_APP_SECRET", "WHATSAPP_VERIFY_TOKEN", "REDIS_PASSWORD", "POSTGRES_PASSWORD"):
+        for name in (
+            *("SANDBOX_APP_SECRET", "WHATSAPP_VERIFY_TOKEN", "WHATSAPP_TOKEN_KEYS"),
+            *("REDIS_PASSWORD", "POSTGRES_PASSWORD"),
+        ):
             check(self._env[name] not in said, f"{name} is in the logs")
         for text in ("please help", "hub.verify_token", "1202555", "Smoke 2"):
             check(text not in said, f"the logs say {text!r}")
@@ -649,6 +729,13 @@ class Smoke:
         """Remove containers, networks, volumes and the image of this run."""
         self._compose.run("--profile", "local", "down", "-v", "--remove-orphans", "-t", "5", may_fail=True)
         self._compose.docker("image", "rm", self._compose.environment["PARLEY_IMAGE"], may_fail=True)
+
+
+def _leaf() -> bytes:
+    """Return a small green picture."""
+    kept = io.BytesIO()
+    Image.new("RGB", (64, 48), "#2d6a4f").save(kept, "PNG")
+    return kept.getvalue()
 
 
 # From the sandbox's container, which is on the same network as api: says it came over HTTPS.
@@ -761,6 +848,20 @@ def wheel_server(wheels: Path, pip_conf: Path) -> Iterator[None]:
         server.shutdown()
 
 
+_VERSION_MARKER = r"python_(?:full_)?version (<|<=|>|>=) '(\d+)\.(\d+)(\.\d+)?'"
+
+
+def _for_every_3_11(marker: re.Match[str]) -> str:
+    """Rewrite a marker so that it holds if it does for some 3.11.
+
+    Pip follows markers by its own version; the stand-in's Python may be another, and another 3.11 at that.
+    """
+    ours, said = (3, 11), (int(marker[2]), int(marker[3]))
+    holds = {"<": ours < said, "<=": ours <= said, ">": ours > said, ">=": ours >= said}[marker[1]]
+    among_ours = ours == said and marker[4] is not None
+    return "python_version > '3'" if holds or among_ours else "python_version < '3'"
+
+
 def download_wheels(folder: Path) -> str:
     """Let pip download what the image installs, as this machine's pip is set up."""
     folder.mkdir(parents=True, exist_ok=True)
@@ -768,11 +869,8 @@ def download_wheels(folder: Path) -> str:
     stamp = folder / ".lock"
     digest = hashlib.sha256(lock.read_bytes()).hexdigest()
     if not (stamp.exists() and stamp.read_text() == digest):
-        # Pip follows markers by its own version; the stand-in's Python may be another 3.11.
         any_version = folder / "any-version.txt"
-        any_version.write_text(
-            re.sub(r"python_(full_)?version [<>=]+ '[\d.]+'", "python_version > '3'", lock.read_text())
-        )
+        any_version.write_text(re.sub(_VERSION_MARKER, _for_every_3_11, lock.read_text()))
         command = [
             sys.executable,
             "-m",

@@ -1,4 +1,4 @@
-"""`python -m deploy.local run | demo`: what `make run` and `make demo` call."""
+"""`python -m deploy.local run | demo | doctor`: the first two are what `make run` and `make demo` call."""
 
 from __future__ import annotations
 
@@ -9,6 +9,7 @@ import sys
 from collections.abc import Sequence
 from pathlib import Path
 
+from deploy.local.doctor import run_doctor
 from deploy.local.processes import PROCESSES
 from deploy.local.stack import Options, run_stack
 from deploy.local.state import StackError
@@ -17,7 +18,8 @@ NAMES = tuple(process.name for process in PROCESSES)
 EPILOGUE = """\
 Set one of these and the real thing replaces that part, nothing else changes:
   DATABASE_URL, REDIS_URL, ANTHROPIC_API_KEY, SUPABASE_URL (with SUPABASE_JWT_SECRET),
-  WHATSAPP_APP_SECRETS, WHATSAPP_VERIFY_TOKEN
+  WHATSAPP_APP_SECRETS, WHATSAPP_VERIFY_TOKEN (Meta's webhooks),
+  WHATSAPP_TOKEN_KEYS, WHATSAPP_TOKEN_PUBLIC_KEY, WHATSAPP_GRAPH_URL (Meta's Graph API)
 """
 
 
@@ -27,6 +29,8 @@ def main(argv: Sequence[str] | None = None) -> int:
     try:
         if arguments.command == "run":
             return asyncio.run(run_stack(_options(arguments), caller=os.environ))
+        if arguments.command == "doctor":
+            return run_doctor(arguments.state_dir, arguments.arguments, caller=os.environ)
         from deploy.local.demo import run_demo  # needs httpx, which `run` need not wait for
 
         return asyncio.run(
@@ -41,7 +45,7 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(prog="python -m deploy.local", description="The local stack.")
-    commands = parser.add_subparsers(dest="command", required=True, metavar="run|demo")
+    commands = parser.add_subparsers(dest="command", required=True, metavar="run|demo|doctor")
     run = commands.add_parser(
         "run",
         help="start everything and stay until Ctrl-C",
@@ -52,9 +56,16 @@ def _parser() -> argparse.ArgumentParser:
     demo = commands.add_parser(
         "demo",
         help="send twenty messages through the running stack",
-        description="Write twenty messages as five customers, wait until each is analysed, show what came of it.",
+        description="Write twenty messages as five customers, wait until each is analysed, answer each customer, "
+        "show what came of it.",
     )
-    for command in (run, demo):
+    doctor = commands.add_parser(
+        "doctor",
+        help="look at all that sending needs, in the running stack",
+        description="Run `python -m services.sender doctor` with what the running stack's processes are told.",
+    )
+    doctor.add_argument("arguments", nargs="*", metavar="-- ARGUMENT", help="for the doctor, as --json")
+    for command in (run, demo, doctor):
         command.add_argument(
             "--state-dir",
             type=Path,
@@ -62,6 +73,7 @@ def _parser() -> argparse.ArgumentParser:
             metavar="DIR",
             help="where data, secrets and logs live (default: .local in the checkout)",
         )
+    for command in (run, demo):
         command.add_argument(
             "--seed-foreign-database",
             action="store_true",

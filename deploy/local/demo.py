@@ -1,4 +1,4 @@
-"""`make demo`: five customers write twenty messages; show what Claude made of each, and how fast."""
+"""`make demo`: five customers write twenty messages; show what Claude made of each, and how fast; answer them."""
 
 from __future__ import annotations
 
@@ -20,6 +20,8 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, T
 from rich.table import Table
 from rich.text import Text
 
+from deploy.local import demo_replies
+from deploy.local.demo_replies import Question, Reply
 from deploy.local.seed import refuse_foreign
 from deploy.local.state import StackError, StateDir
 from deploy.local.story import CASA_VERDE, INES, NORDLICHT, PASSWORD, Customer, Workspace
@@ -112,6 +114,7 @@ class Outcome:
     intent: str | None = None
     priority: str | None = None
     suggested_response: str | None = None
+    conversation_id: str | None = None
 
 
 def new_customer(name: str, chance: random.Random) -> Customer:
@@ -124,7 +127,10 @@ def new_customer(name: str, chance: random.Random) -> Customer:
 
 
 async def run_demo(state_dir: Path, *, as_json: bool, allow_foreign: bool) -> int:
-    """Return the exit status: 1 if a message was not analysed in time. Raises: StackError if there is no stack."""
+    """Return the exit status: 1 if a message was not analysed, or an answer not read, in time.
+
+    Raises: StackError if there is no stack.
+    """
     console = Console(highlight=False)
     progress_console = Console(highlight=False, stderr=as_json)
     stack = _running(StateDir(state_dir), allow_foreign=allow_foreign)
@@ -135,21 +141,24 @@ async def run_demo(state_dir: Path, *, as_json: bool, allow_foreign: bool) -> in
             with _progress(progress_console) as progress:
                 sent = await _send_all(http, stack, progress)
                 await _watch(http, stack, token, sent, outcomes, progress)
+                replies = await _reply(http, stack, token, outcomes, progress)
     except httpx.HTTPError as error:
         raise StackError(f"The stack does not answer ({error}); see its terminal and {stack['logs']}.") from error
     results = [outcomes.get(one.wamid, Outcome(one, "not seen")) for one in sent]
     if as_json:
-        print(json.dumps(_as_json(results), indent=2, ensure_ascii=False))
+        print(json.dumps(_as_json(results, replies), indent=2, ensure_ascii=False))
     else:
         console.print()
         console.print(result_table(results, wide=console.width >= 110))
         console.print(_summary(results))
+        if replies:
+            console.print(demo_replies.summary(replies))
     missing = [one for one in results if one.state != "done"]
     for one in missing:
         progress_console.print(
             Text(f"Not analysed ({one.state}): {one.sent.customer.name}: {one.sent.text}  {one.sent.wamid}", "red")
         )
-    return 1 if missing else 0
+    return 1 if missing or not all(reply.read_s is not None for reply in replies) else 0
 
 
 def _running(state: StateDir, *, allow_foreign: bool) -> dict[str, Any]:
@@ -232,6 +241,24 @@ async def _watch(
         await asyncio.sleep(POLL_EVERY_S)
 
 
+async def _reply(
+    http: httpx.AsyncClient, stack: dict[str, Any], token: str, outcomes: dict[str, Outcome], progress: Progress
+) -> list[Reply]:
+    """Answer the last message of each customer with what Claude suggests."""
+    if not stack["addresses"]["sender"]:
+        return []
+    last = {one.conversation_id: one for one in sorted(outcomes.values(), key=lambda one: one.sent.at)}
+    questions = [
+        Question(one.sent.workspace.id, one.conversation_id, one.suggested_response)
+        for one in last.values()
+        if one.conversation_id and one.suggested_response
+    ]
+    task = progress.add_task("An agent answers", total=len(questions))
+    replies = await demo_replies.answer_all(http, stack["addresses"], token, questions)
+    progress.update(task, completed=sum(reply.read_s is not None for reply in replies))
+    return replies
+
+
 async def _messages(
     http: httpx.AsyncClient, api: str, token: str, workspace_id: str, ours: dict[str, Sent]
 ) -> AsyncIterator[dict[str, Any]]:
@@ -272,13 +299,14 @@ def _outcome(sent: Sent, message: dict[str, Any]) -> Outcome:
         message.get("intent"),
         message.get("priority"),
         message.get("suggested_response"),
+        message["conversation_id"],
     )
 
 
 @contextlib.contextmanager
 def _progress(console: Console) -> Any:
     progress = Progress(
-        TextColumn("{task.description:<15}"),
+        TextColumn("{task.description:<16}"),
         BarColumn(bar_width=30),
         MofNCompleteColumn(),
         TimeElapsedColumn(),
@@ -328,7 +356,7 @@ def _summary(results: Sequence[Outcome]) -> Text:
     return Text(text, "green" if done == len(results) else "red")
 
 
-def _as_json(results: Sequence[Outcome]) -> dict[str, Any]:
+def _as_json(results: Sequence[Outcome], replies: Sequence[Reply]) -> dict[str, Any]:
     seconds = [one.seconds for one in results if one.seconds is not None]
     return {
         "messages": [
@@ -346,6 +374,7 @@ def _as_json(results: Sequence[Outcome]) -> dict[str, Any]:
             }
             for one in results
         ],
+        "replies": demo_replies.as_json(replies),
         "analysed": sum(one.state == "done" for one in results),
         "median_s": median(seconds) if seconds else None,
         "slowest_s": max(seconds) if seconds else None,

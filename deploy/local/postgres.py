@@ -15,8 +15,8 @@ import secrets
 import shutil
 import signal
 import subprocess
-from collections.abc import AsyncIterator
-from dataclasses import dataclass, field
+from collections.abc import AsyncIterator, Mapping
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Literal
 from urllib.parse import quote
@@ -67,6 +67,7 @@ class Postgres:
     major: Major
     password: str = field(repr=False)
     account: Account | None
+    settings: Mapping[str, str] = field(default_factory=lambda: SETTINGS)
 
     def url(self, role: str = "postgres", password: str | None = None, *, database: str = DATABASE) -> str:
         """Return the connection URL of a login role; `postgres`, the superuser, if none is named."""
@@ -74,7 +75,7 @@ class Postgres:
         return f"postgresql://{role}:{known}@{HOST}:{self.port}/{database}"
 
     def spec(self, name: str = "postgres") -> ProcessSpec:
-        settings = [part for key, value in SETTINGS.items() for part in ("-c", f"{key}={value}")]
+        settings = [part for key, value in self.settings.items() for part in ("-c", f"{key}={value}")]
         return ProcessSpec(
             name=name,
             argv=(str(self.binaries / "postgres"), "-D", str(self.data), "-p", str(self.port), *settings),
@@ -148,10 +149,17 @@ async def embedded_postgres(
     major: Major = DEFAULT_MAJOR,
     supervisor: Supervisor | None = None,
     keep: bool = False,
+    durable: bool = True,
 ) -> AsyncIterator[Postgres]:
-    """Run a PostgreSQL of one's own, kept up and then stopped; its data are removed at the end unless `keep`."""
+    """Run a PostgreSQL of one's own, kept up and then stopped; its data are removed at the end unless `keep`.
+
+    durable: false where nothing has to outlive the machine; a database is then made and dropped in a tenth of the time
+    (30 ms instead of 360, 2026-11-24). kill -9 loses nothing either way.
+    """
     own = supervisor or Supervisor(backoff=Backoff(first_s=0.1))
     postgres = await prepare_postgres(state_dir, port=port or any_free_port(), major=major)
+    if not durable:
+        postgres = replace(postgres, settings={**SETTINGS, "fsync": "off", "full_page_writes": "off"})
     name = f"postgres-{postgres.port}"
     own.start(postgres.spec(name))
     try:

@@ -27,6 +27,10 @@ class Wiring:
     story_path: str
     app_secret: str = field(repr=False)  # the sandbox's
     verify_token: str = field(repr=False)
+    token_key: str = field(repr=False)  # opens the tokens of numbers
+    token_public_key: str  # seals them
+    storage_dir: str
+    storage_url_secret: str = field(repr=False)
     real: RealParts = field(repr=False)
 
     def address(self, process: str) -> str:
@@ -86,8 +90,38 @@ def _api(wiring: Wiring) -> dict[str, str]:
     return {
         **_public("api", wiring),
         "DATABASE_URL": wiring.database_urls["parley_api_login"],
-        **(wiring.real.supabase or {"SUPABASE_URL": wiring.address("sandbox")}),
+        "WHATSAPP_TOKEN_PUBLIC_KEY": wiring.token_public_key,
+        **_sign_in(wiring),
     }
+
+
+def _sender(wiring: Wiring) -> dict[str, str]:
+    return {
+        **_public("sender", wiring),
+        "DATABASE_URL": wiring.database_urls["parley_sender_login"],
+        "REDIS_URL": wiring.redis_url,
+        "STORAGE_DIR": wiring.storage_dir,
+        "STORAGE_URL_SECRET": wiring.storage_url_secret,
+        "STORAGE_PUBLIC_URL": wiring.address("sender"),
+        **_sign_in(wiring),
+    }
+
+
+def _dispatcher(wiring: Wiring) -> dict[str, str]:
+    real = wiring.real.graph
+    # Meta's own addresses are the defaults of these settings.
+    sandbox = {"WHATSAPP_GRAPH_URL": f"{wiring.address('sandbox')}/graph/v26.0", "MEDIA_HOSTS": HOST}
+    return {
+        "DATABASE_URL": wiring.database_urls["parley_service_login"],
+        "REDIS_URL": wiring.redis_url,
+        "STORAGE_DIR": wiring.storage_dir,
+        "WHATSAPP_TOKEN_KEYS": wiring.token_key,
+        **({name: real[name] for name in ("WHATSAPP_GRAPH_URL", "MEDIA_HOSTS") if name in real} if real else sandbox),
+    }
+
+
+def _sign_in(wiring: Wiring) -> dict[str, str]:
+    return dict(wiring.real.supabase or {"SUPABASE_URL": wiring.address("sandbox")})
 
 
 def _sandbox(wiring: Wiring) -> dict[str, str]:
@@ -128,6 +162,22 @@ PROCESSES = (
         port=8002,
         internal_port=9004,
         is_outside=lambda real: bool(real.supabase),
+    ),
+    Process(
+        name="sender",
+        command=("services.sender",),
+        environment=_sender,
+        port=8004,
+        internal_port=9005,
+        is_outside=lambda real: bool(real.supabase),
+    ),
+    Process(
+        name="dispatcher",
+        command=("services.sender", "dispatcher"),
+        environment=_dispatcher,
+        internal_port=9006,
+        copies=True,
+        is_outside=lambda real: bool(real.graph),
     ),
     Process(name="sandbox", command=("deploy.sandbox",), environment=_sandbox, port=8003, ready_path="/live"),
 )

@@ -9,7 +9,8 @@ from psycopg import sql
 from psycopg.types.json import Jsonb
 
 from deploy.local.state import StackError
-from deploy.local.story import PEOPLE, WORKSPACES
+from deploy.local.story import GRAPH_TOKEN, PEOPLE, WORKSPACES
+from shared.auth.seal import seal
 
 FLAG = "--seed-foreign-database"
 # What each login may become. NOINHERIT: it has no power of its own until it says `set role`.
@@ -17,6 +18,7 @@ LOGINS: Mapping[str, tuple[str, ...]] = {
     "parley_ingest_login": ("anon", "parley_ingest"),
     "parley_service_login": ("anon", "service_role"),
     "parley_api_login": ("anon", "authenticated"),
+    "parley_sender_login": ("anon", "authenticated"),
 }
 
 
@@ -29,9 +31,11 @@ def refuse_foreign(*, embedded: bool, allowed: bool, what: str) -> None:
         )
 
 
-def seed(database_url: str, *, embedded: bool, allowed: bool = False) -> None:
+def seed(database_url: str, *, embedded: bool, token_public_key: str | None, allowed: bool = False) -> None:
     """Insert the story; what is there already stays as it is.
 
+    token_public_key: seals the sandbox's token for the story's numbers; None: they get none, as Meta knows none of
+    them.
     Raises: StackError for a database that is not the embedded one, unless `allowed`.
     """
     refuse_foreign(embedded=embedded, allowed=allowed, what="Seeding")
@@ -39,6 +43,7 @@ def seed(database_url: str, *, embedded: bool, allowed: bool = False) -> None:
         if embedded:  # elsewhere Supabase Auth fills its own table
             _seed_people(connection)
         _seed_workspaces(connection)
+        _seed_tokens(connection, token_public_key)
 
 
 def _seed_people(connection: psycopg.Connection) -> None:
@@ -76,6 +81,24 @@ def _seed_workspaces(connection: psycopg.Connection) -> None:
                     channel.phone_number_id,
                     channel.display_phone_number,
                 ),
+            )
+
+
+def _seed_tokens(connection: psycopg.Connection, public_key: str | None) -> None:
+    """Give the story's numbers the sandbox's token, or take it away: a key made anew, a Graph API that is Meta's."""
+    for workspace in WORKSPACES:
+        for channel in workspace.channels:
+            number = (workspace.id, channel.id)
+            if public_key is None:
+                connection.execute("delete from app.channel_tokens where workspace_id = %s and channel_id = %s", number)
+                continue
+            sealed = seal(GRAPH_TOKEN, public_key)
+            connection.execute(
+                "insert into app.channel_tokens as known (workspace_id, channel_id, token_sealed, key_id)"
+                " values (%s, %s, %s, %s) on conflict (workspace_id, channel_id) do update"
+                " set token_sealed = excluded.token_sealed, key_id = excluded.key_id, set_at = now()"
+                " where known.key_id <> excluded.key_id",  # what somebody set through the API stays
+                (*number, sealed.token_sealed, sealed.key_id),
             )
 
 

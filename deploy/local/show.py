@@ -133,6 +133,7 @@ def box(stack: Mapping[str, Any], *, ready_s: float, moved: Sequence[tuple[str, 
     for title, key in (
         ("Phone page", "sandbox"),
         ("API", "api_docs"),
+        ("Sender", "sender_docs"),
         ("Webhook", "webhook"),
         ("PostgreSQL", "postgres"),
         ("Redis", "redis"),
@@ -179,7 +180,21 @@ def next_steps(stack: Mapping[str, Any]) -> str:
             f"  -d workspace_id={sign_in['workspace_id']} \\",
             '  -H "Authorization: Bearer $TOKEN"',
             "",
+            *(_how_to_send(stack) if addresses["sender"] else ()),
             "Next: write as a customer on the phone page, or run `make demo` elsewhere.",
             "Stop everything with Ctrl-C.",
         )
+    )
+
+
+def _how_to_send(stack: Mapping[str, Any]) -> tuple[str, ...]:
+    address, workspace_id = stack["addresses"]["sender"], stack["sign_in"]["workspace_id"]
+    return (
+        "Answer a customer who wrote on the phone page (the id of a conversation comes from the list above):",
+        "",
+        f"curl -s '{address}/api/whatsapp/send?workspace_id={workspace_id}' \\",
+        '  -H "Authorization: Bearer $TOKEN" -H "Idempotency-Key: $(date +%s%N)" \\',
+        "  -H 'Content-Type: application/json' \\",
+        '  -d \'{"conversation_id": "…", "content": {"type": "text", "body": "We are on it."}}\'',
+        "",
     )

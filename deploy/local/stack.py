@@ -26,6 +26,7 @@ from deploy.local.show import Screen, Steps, box, next_steps, short
 from deploy.local.state import StackError, StateDir, write_private
 from deploy.local.story import CASA_VERDE, MAYA, PASSWORD, story_json
 from deploy.local.supervisor import Event, Happening, Supervisor
+from deploy.local.token_keys import token_keys
 from shared.store.migrate import migrate
 
 POSTGRES_PORT, REDIS_PORT = 15432, 16379  # not 5432 and 6379: those may be somebody's own servers
@@ -87,6 +88,7 @@ class Stack:
         self._state = state
         self._caller = caller
         self._real = RealParts.from_environment(caller)
+        self._keys = token_keys(state, self._real)
         self._picker = PortPicker()
         self._screen = Screen(on_closed=self.ask_to_stop)
         self._copies = copies(options, self._picker)
@@ -173,7 +175,11 @@ class Stack:
             if postgres:
                 await asyncio.to_thread(create_logins, url, self._login_passwords())
             await asyncio.to_thread(
-                seed, url, embedded=postgres is not None, allowed=self._options.seed_foreign_database
+                seed,
+                url,
+                embedded=postgres is not None,
+                token_public_key=None if self._real.graph else self._keys.public,
+                allowed=self._options.seed_foreign_database,
             )
             step.note = "two workspaces, their people and numbers"
 
@@ -197,6 +203,10 @@ class Stack:
             story_path=str(self._state.story_file),
             app_secret=self._state.secret("app_secret"),
             verify_token=self._state.secret("verify_token"),
+            token_key=self._keys.private,
+            token_public_key=self._keys.public,
+            storage_dir=str(self._state.storage_dir),
+            storage_url_secret=self._state.secret("storage_url_secret"),
             real=self._real,
         )
 
@@ -254,6 +264,8 @@ class Stack:
                 "redis": f"{HOST}:{redis.port}" if redis else "",
                 "api": wiring.address("api") if "api" in running else "",
                 "api_docs": f"{wiring.address('api')}/api/docs" if "api" in running else "",
+                "sender": wiring.address("sender") if "sender" in running else "",
+                "sender_docs": f"{wiring.address('sender')}/api/sender/docs" if "sender" in running else "",
                 "webhook": wiring.webhook_url if "ingest" in running else "",
                 "sandbox": wiring.address("sandbox") if "sandbox" in running else "",
                 "metrics": {

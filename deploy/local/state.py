@@ -7,7 +7,7 @@ import fcntl
 import json
 import os
 import secrets
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -33,6 +33,7 @@ class StateDir:
             if path.stat().st_uid == os.geteuid():
                 path.chmod(0o711)
             (path / "logs").mkdir(mode=0o700, exist_ok=True)
+            (path / "media").mkdir(mode=0o700, exist_ok=True)
             (path / ".writable").touch()
             (path / ".writable").unlink()
         except PermissionError as error:
@@ -48,6 +49,10 @@ class StateDir:
     @property
     def story_file(self) -> Path:
         return self.path / "story.json"
+
+    @property
+    def storage_dir(self) -> Path:
+        return self.path / "media"
 
     def log_file(self, process: str) -> Path:
         return self.path / "logs" / f"{process}.log"
@@ -84,12 +89,12 @@ class StateDir:
             return True
         return False
 
-    def secret(self, name: str) -> str:
+    def secret(self, name: str, make: Callable[[], str] = lambda: secrets.token_hex(24)) -> str:
         """Return the secret of that name, made up on first use and kept readable to us only."""
         file = self.path / "secrets.json"
         known: dict[str, str] = json.loads(file.read_text()) if file.exists() else {}
         if name not in known:
-            known[name] = secrets.token_hex(24)
+            known[name] = make()
             write_private(file, json.dumps(known, indent=2) + "\n")
         return known[name]
 

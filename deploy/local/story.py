@@ -11,6 +11,7 @@ from dataclasses import dataclass
 from typing import Any
 
 PASSWORD = "parley-local"
+GRAPH_TOKEN = "sandbox-token"  # the sandbox takes it for every number, Meta for none
 
 
 @dataclass(frozen=True, slots=True)
@@ -95,6 +96,48 @@ CUSTOMERS = (
 )
 
 
+def _body(text: str, *examples: str) -> dict[str, Any]:
+    return {"type": "BODY", "text": text, "example": {"body_text": [list(examples)]}}
+
+
+# What Meta has approved already, as its endpoints write it: so that whoever wrote days ago can be answered at once.
+TEMPLATES: tuple[dict[str, Any], ...] = (
+    {
+        "waba_id": CASA_VERDE.channels[0].waba_id,
+        "name": "order_update",
+        "language": "en_US",
+        "category": "UTILITY",
+        "components": [
+            _body("Hi {{1}}, your order {{2}} is on its way and arrives on {{3}}.", "Ana", "CV-20418", "Friday"),
+            {"type": "FOOTER", "text": "Casa Verde"},
+        ],
+    },
+    {
+        "waba_id": CASA_VERDE.channels[0].waba_id,
+        "name": "novidades_da_semana",
+        "language": "pt_BR",
+        "category": "MARKETING",
+        "components": [
+            {"type": "HEADER", "format": "TEXT", "text": "Novidades da semana"},
+            _body("Oi {{1}}! Chegaram plantas novas, e você tem {{2}} de desconto até domingo.", "Ana", "10%"),
+            {
+                "type": "BUTTONS",
+                "buttons": [{"type": "QUICK_REPLY", "text": "Quero ver"}, {"type": "QUICK_REPLY", "text": "Parar"}],
+            },
+        ],
+    },
+    {
+        "waba_id": NORDLICHT.channels[0].waba_id,
+        "name": "reise_erinnerung",
+        "language": "de",
+        "category": "UTILITY",
+        "components": [
+            _body("Guten Tag {{1}}, Ihre Reise nach {{2}} beginnt am {{3}}. Gute Fahrt!", "Lena", "Tromsø", "7. 2.")
+        ],
+    },
+)
+
+
 def story_json() -> dict[str, Any]:
     """Return what the sandbox reads: who may sign in, which numbers there are, whose phones it shows."""
     return {
@@ -117,5 +160,9 @@ def story_json() -> dict[str, Any]:
             {"name": customer.name, "wa_id": customer.wa_id, "user_id": customer.user_id} for customer in CUSTOMERS
         ],
         # Our database survives a restart, the sandbox's memory of who wrote does not.
-        "meta": {"behaviour": {"window": "lenient"}},
+        "meta": {
+            "behaviour": {"window": "lenient"},
+            "tokens": [{"token": GRAPH_TOKEN}],
+            "templates": list(TEMPLATES),
+        },
     }

@@ -54,10 +54,10 @@ def build_app(settings: Settings, story: Story) -> Sandbox:
         client=client,
     )
 
-    world = World(story, base_url=settings.base_url)
+    world = World(story, base_url=settings.base_url, app_secret=settings.app_secret.get_secret_value())
     analytics = Analytics()
     statuses = Statuses(world, board, analytics, deliveries.send)
-    graph = Graph(world, statuses, analytics, board)
+    graph = Graph(world, statuses, analytics, board, client=client, webhook_url=settings.webhook_url)
 
     @asynccontextmanager
     async def lifespan(_: FastAPI) -> AsyncIterator[None]:

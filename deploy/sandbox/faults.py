@@ -19,6 +19,7 @@ ClaudeMode = Literal[
     "nonsense",
     "invalid_json",
     "slow",
+    "gullible",  # does what the customers' texts ask: claude/gullible.py
 ]
 # `slow` without a latency of its own: long enough to be felt, shorter than our clients' 30 to 45 s.
 SLOW_MS = 10_000

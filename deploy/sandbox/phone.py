@@ -19,6 +19,7 @@ from deploy.sandbox.deliveries import Deliveries, Delivery, TooManyPending
 from deploy.sandbox.faults import FaultBoard
 from deploy.sandbox.graph.media import kind_of, webhook_object
 from deploy.sandbox.graph.people import country_of
+from deploy.sandbox.graph.template_store import Template
 from deploy.sandbox.graph.template_use import shown
 from deploy.sandbox.graph.world import Sent, World
 from deploy.sandbox.logs import utc_text
@@ -239,12 +240,17 @@ class Phone:
             "customer": sent.person.key,
             "phone_number_id": sent.number.id,
             "kind": sent.type,
-            "content": shown(template, content.get("components") or []) if template and content else content,
+            "content": _template_content(template, content) if template else content,
             "reply_to": context.get("message_id") if isinstance(context, dict) else None,
             "sent_at": utc_text(datetime.fromtimestamp(sent.at, UTC)),
             "states": {state: utc_text(datetime.fromtimestamp(at, UTC)) for state, at in sent.states.items()},
             "failed_with": sent.failed_with,
         }
+
+
+def _template_content(template: Template, content: Any) -> dict[str, Any]:
+    components = content.get("components") if isinstance(content, dict) else None
+    return shown(template, components if isinstance(components, list) else [])
 
 
 def _messages_in(body: Any) -> Iterator[tuple[str, dict[str, Any]]]:

@@ -76,6 +76,7 @@ class Token(BaseModel):
     scopes: list[str] = ["business_management", "whatsapp_business_management", "whatsapp_business_messaging"]
     accounts: list[str] | None = None  # WABA ids it may touch; null: all
     expires_at: int = 0  # unix seconds; 0: never
+    is_app: bool = False  # the app's own, <APP_ID>|<APP_SECRET>: reads subscriptions, debugs tokens
 
 
 class KnownTemplate(BaseModel):

@@ -32,10 +32,12 @@ class Call:
     text_sha256s: tuple[str, ...] = ()  # of each message analysed
     schema_findings: tuple[str, ...] = ()
     usage: dict[str, object] | None = None
+    obeyed: tuple[str, ...] = ()  # orders of a customer's that `gullible` carried out
     prompt: object = None
+    answer: str | None = None
 
     def to_json(self) -> dict[str, object]:
-        """Show the record; `prompt` only if one was kept."""
+        """Show the record; `prompt` and `answer` only if they were kept."""
         shown: dict[str, object] = {
             "id": self.id,
             "model": self.model,
@@ -48,8 +50,9 @@ class Call:
             "text_sha256s": self.text_sha256s[:MOST_MESSAGES_PER_CALL],
             "schema_findings": self.schema_findings,
             "usage": self.usage,
+            "obeyed": self.obeyed,
         }
-        return shown if self.prompt is None else shown | {"prompt": self.prompt}
+        return shown if self.prompt is None else shown | {"prompt": self.prompt, "answer": self.answer}
 
 
 class Calls:

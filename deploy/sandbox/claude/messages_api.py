@@ -15,6 +15,7 @@ from fastapi.responses import JSONResponse, Response
 
 from deploy.sandbox.claude.answer import CannotAnswer, answer, refs_wanted
 from deploy.sandbox.claude.calls import Call, Calls, sha256
+from deploy.sandbox.claude.gullible import Obedience, obey
 from deploy.sandbox.claude.prompt import Prompt, read_prompt
 from deploy.sandbox.claude.schema_rules import findings
 from deploy.sandbox.claude.understanding import understand
@@ -109,8 +110,15 @@ def _schema_of(request: dict[str, Any]) -> dict[str, Any] | None:
     return wanted["schema"] if wanted else None
 
 
-def _written(schema: dict[str, Any] | None, prompt: Prompt, mode: ClaudeMode) -> str:
-    """Write the answer's text."""
+def _written(schema: dict[str, Any] | None, prompt: Prompt, mode: ClaudeMode, asked: dict[str, Any]) -> Obedience:
+    """Write the answer."""
+    if mode == "gullible":
+        honest = understand(prompt.inbound_text).reply if schema is None else answer(schema, prompt)
+        return obey(honest, asked, prompt.text)
+    return Obedience(_text_written(schema, prompt, mode))
+
+
+def _text_written(schema: dict[str, Any] | None, prompt: Prompt, mode: ClaudeMode) -> str:
     if mode == "invalid_json":
         return 'Certainly! Here is the analysis you asked for: {"entries": [{"ref": '
     if mode == "nonsense":
@@ -192,10 +200,14 @@ def routes(calls: Calls, board: FaultBoard) -> APIRouter:
         if mode in _FAILURES:
             return mode, envelope(call.id, *_FAILURES[mode])
         try:
-            text, stop_reason = _cut(_written(schema, prompt, mode), asked["max_tokens"], mode)
+            written = _written(schema, prompt, mode, asked)
+            text, stop_reason = _cut(written.text, asked["max_tokens"], mode)
         except CannotAnswer as error:
             raise _invalid(f"output_config.format.schema: {error}") from error
-        content = [{"type": "text", "text": text, "citations": None}]
+        content = [{"type": "text", "text": text, "citations": None}, *written.blocks]
+        call.obeyed = tuple(dict.fromkeys(written.obeyed))
+        if board.record_prompts:
+            call.answer = text
         details = None
         if mode == "refusal":
             text, stop_reason, content = "", "refusal", []

@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 import asyncio
+import json
 from collections.abc import Callable
 from typing import Any
 from urllib.parse import parse_qsl, unquote
 
+import httpx
+
 from deploy.sandbox.faults import FaultBoard, GraphFault
-from deploy.sandbox.graph import accounts, blocks, media, messages, numbers, templates
+from deploy.sandbox.graph import accounts, blocks, callbacks, media, messages, numbers, templates
 from deploy.sandbox.graph.analytics import Analytics
 from deploy.sandbox.graph.errors import (
     Refused,
@@ -54,11 +57,22 @@ _NUMBER: dict[tuple[str, str], tuple[str, NumberVerb]] = {
 class Graph:
     """The Graph API as one ASGI application."""
 
-    def __init__(self, world: World, statuses: Statuses, analytics: Analytics, board: FaultBoard) -> None:
+    def __init__(
+        self,
+        world: World,
+        statuses: Statuses,
+        analytics: Analytics,
+        board: FaultBoard,
+        *,
+        client: httpx.AsyncClient,
+        webhook_url: str,
+    ) -> None:
         self.world = world
         self.statuses = statuses
         self.analytics = analytics
         self._board = board
+        self._client = client
+        self._webhook_url = webhook_url
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Answer one request."""
@@ -85,7 +99,9 @@ class Graph:
             fault = self._board.take_graph_fault(path, _recipient_of(request)) if faulty else None
             if fault is not None and fault.latency_ms:
                 await asyncio.sleep(fault.latency_ms / 1000)
-            answer = self._broken(fault) or self._answer(request, fault)
+            answer = (
+                self._broken(fault) or await callbacks.unverified(request, self._client) or self._answer(request, fault)
+            )
         self._note(request, answer, fault, started)
         if fault is None or fault.mode in ("slow", "error", "html", "empty"):
             await answer_with(send, answer, version)
@@ -220,6 +236,8 @@ class Graph:
         if node in (world.story.meta.app_id, "app"):
             if request.edge == "uploads" and request.method == "POST":
                 return media.start_sample(world, request)
+            if request.edge == "subscriptions":
+                return callbacks.subscriptions(self._webhook_url, request)
             return Answer({"id": world.story.meta.app_id, "name": world.story.meta.app_name})
         if node.startswith("upload:"):
             return media.sample(world, node, request)
@@ -236,17 +254,38 @@ class Graph:
         code = None
         if answer.status != 200 and isinstance(answer.body, dict):
             code = answer.body["error"]["code"]
-        self.world.calls.append(
-            {
-                "at": started,
-                "method": request.method,
-                "path": "/".join(request.parts),
-                "status": answer.status,
-                "code": code,
-                "fault": None if fault is None else fault.mode,
-                "ms": round((self.world.clock() - started) * 1000, 2),
-            }
-        )
+        call = {
+            "at": started,
+            "method": request.method,
+            "path": "/".join(request.parts),
+            "status": answer.status,
+            "code": code,
+            "fault": None if fault is None else fault.mode,
+            "ms": round((self.world.clock() - started) * 1000, 2),
+        }
+        if self.world.behaviour.keep_bodies:
+            call |= {"query": request.query, "request": _said(request), "answer": _shown(answer)}
+        self.world.calls.append(call)
+
+
+def _said(request: Request) -> Any:
+    """Return a request's body as the record keeps it: JSON as it came, a form's files by type and size."""
+    if request.content_type.startswith("multipart/"):
+        return {
+            name: part.content.decode("utf-8", "replace")
+            if part.filename is None
+            else {"filename": part.filename, "content_type": part.content_type, "size": len(part.content)}
+            for name, part in multipart(request).items()
+        }
+    try:
+        return json.loads(request.raw) if request.raw else None
+    except ValueError:
+        return {"content_type": request.content_type, "size": len(request.raw)}
+
+
+def _shown(answer: Answer) -> Any:
+    body = answer.body
+    return {"content_type": answer.content_type, "size": len(body)} if isinstance(body, bytes) else body
 
 
 def _recipient_of(request: Request) -> str:

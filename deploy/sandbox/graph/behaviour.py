@@ -40,4 +40,5 @@ class Behaviour(BaseModel):
     management_calls_per_hour: Annotated[int, Field(ge=0)] = 5_000
     template_creates_per_hour: Annotated[int, Field(ge=0)] = 100
     most_templates: Annotated[int, Field(ge=0)] = 6_000
+    keep_bodies: bool = False  # in the record of calls; access tokens only where they stand in a query
     free_service_messages: Annotated[int, Field(ge=0)] = 1_000  # per number and month

@@ -19,6 +19,7 @@ TABLE: dict[int, tuple[int, str, str | None]] = {
     3: (500, "API Method", "Capability or permissions issue."),
     4: (400, "Too many API calls", "The app has reached its API call rate limit."),
     10: (403, "Permission denied", _PERMISSION),
+    15: (400, "This method must be called with an app access_token.", None),
     33: (400, "Parameter value is not valid", "The business phone number has been deleted."),
     100: (400, "Invalid parameter", "A parameter is not acceptable."),
     190: (401, "Error validating access token: the session has expired.", None),

@@ -21,7 +21,7 @@ def check_interactive(content: dict[str, Any]) -> None:
     check = KINDS.get(kind)
     if check is None:
         raise Refused(131009, f"interactive['type']: {kind[:60]} is not a known interactive type.")
-    if kind != "product" or "body" in content:
+    if kind not in ("product", "call_permission_request") or "body" in content:  # these may do without
         body = a_map(content, "body", "interactive['body']")
         # Meta says 4,096 for lists and 1,024 for everything else.
         a_text(body, "text", "interactive['body']['text']", most=4_096 if kind == "list" else 1_024)

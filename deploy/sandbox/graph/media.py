@@ -50,6 +50,8 @@ KINDS: dict[str, tuple[frozenset[str], int]] = {
     "sticker": (frozenset({"image/webp"}), 500 * _KB),
 }
 LARGEST = 100 * _MB
+# Source: Meta, "Resumable Upload API", read 2026-11-22.
+SAMPLES = frozenset({"application/pdf", "image/jpeg", "image/jpg", "image/png", "video/mp4"})
 
 
 @dataclass(frozen=True, slots=True)
@@ -68,6 +70,15 @@ class File:
         return hashlib.sha256(self.content).digest()
 
 
+@dataclass(slots=True)
+class Sample:
+    """A template's sample file on its way, in one piece or several. Its bytes are counted, not kept."""
+
+    handle: str
+    size: int
+    received: int = 0
+
+
 class Media:
     """All files, oldest first, within a bound."""
 
@@ -75,7 +86,7 @@ class Media:
         self._ids = itertools.count(7_301_884_420_000_000 + secrets.randbelow(10**9))
         self._files: dict[str, File] = {}
         self._bytes = 0
-        self.handles: dict[str, str] = {}  # sample files for templates: upload session → handle
+        self.samples: dict[str, Sample] = {}  # by upload session
         for one in known:
             content = base64.b64decode(one.content)
             self._keep(File(one.id, one.phone_number_id, one.mime_type, content, None, now + UPLOADED_S))
@@ -201,20 +212,30 @@ def webhook_object(world: World, file: File) -> dict[str, Any]:
 def start_sample(world: World, request: Request) -> Answer:
     """Answer `POST /<APP_ID>/uploads`: the first step of uploading a template's sample file."""
     asked = request.body()
-    if not str(asked.get("file_length", "")).isdigit() or not asked.get("file_type"):
+    size, mime_type = str(asked.get("file_length", "")), str(asked.get("file_type", ""))
+    if not size.isdigit() or not mime_type:
         raise Refused(100, "The parameters file_length and file_type are required.")
+    if mime_type not in SAMPLES:
+        raise Refused(100, f"file_type must be one of {', '.join(sorted(SAMPLES))}.")
     session = "upload:" + secrets.token_urlsafe(24)
-    world.media.handles[session] = (
-        "4::" + base64.b64encode(str(asked["file_type"]).encode()).decode() + ":" + (secrets.token_urlsafe(48))
-    )
-    while len(world.media.handles) > MOST_FILES:
-        del world.media.handles[next(iter(world.media.handles))]
+    handle = f"4::{base64.b64encode(mime_type.encode()).decode()}:{secrets.token_urlsafe(48)}"
+    world.media.samples[session] = Sample(handle, int(size))
+    while len(world.media.samples) > MOST_FILES:
+        del world.media.samples[next(iter(world.media.samples))]
     return Answer({"id": session})
 
 
 def sample(world: World, session: str, request: Request) -> Answer:
-    """Answer `POST /upload:…` with the handle, `GET` with how far the upload is. The file itself is not kept."""
-    handle = world.media.handles.get(session)
-    if handle is None:
+    """Answer `POST /upload:…` with the handle once all of the file is there, `GET` with how far the upload is."""
+    found = world.media.samples.get(session)
+    if found is None:
         raise no_such_object(session)
-    return Answer({"h": handle} if request.method == "POST" else {"id": session, "file_offset": 0})
+    if request.method == "POST":
+        if request.headers.get(b"file_offset", b"").decode("latin-1") != str(found.received):
+            raise Refused(100, f"The header file_offset must be {found.received}.")
+        if found.received + len(request.raw) > found.size:
+            raise Refused(100, f"The file is larger than its file_length, {found.size} bytes.")
+        found.received += len(request.raw)
+        if found.received == found.size:
+            return Answer({"h": found.handle})
+    return Answer({"id": session, "file_offset": found.received})

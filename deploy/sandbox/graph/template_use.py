@@ -160,31 +160,71 @@ def fill(text: str, given: Parameters) -> str:
 
 
 def shown(template: Template, components: list[Any]) -> dict[str, Any]:
-    """Return the message as a phone shows it: header, body, footer, buttons."""
-    given = {
-        str(one.get("type", "")).lower(): one.get("parameters") or []
-        for one in components
-        if isinstance(one, dict) and one.get("type") != "button"
-    }
-    payloads = {
-        int(one.get("index", 0)): (one.get("parameters") or [{}])[0]
-        for one in components
-        if isinstance(one, dict) and one.get("type") == "button"
-    }
-    header = template.component("HEADER")
-    body = template.component("BODY") or {}
-    code = text_of(given["body"][0]) if template.category == "AUTHENTICATION" and given.get("body") else None
-    text = f"{code} is your verification code." if code else fill(str(body.get("text", "")), given.get("body", []))
-    found: dict[str, Any] = {
+    """Return the message as a phone shows it: header, body, offer, footer, buttons, cards."""
+    given = _given(components)
+    body = given.get("body", [])
+    code = text_of(body[0]) if template.category == "AUTHENTICATION" and body else None
+    face = _face(template.components, components)
+    if code:
+        face["body"] = f"{code} is your verification code."
+    sent = next((_list(one.get("cards")) for one in components if _kind(one) == "carousel"), [])
+    cards = (template.component("CAROUSEL") or {}).get("cards", [])
+    return {
         "name": template.name,
-        "header": _shown_header(header, given.get("header", [])) if header else None,
-        "body": text,
+        **face,
+        "offer": _shown_offer(template.component("LIMITED_TIME_OFFER"), given.get("limited_time_offer", [])),
         "footer": (template.component("FOOTER") or {}).get("text"),
-        "buttons": [],
+        "cards": [
+            _face(card.get("components", []), _list(_dict(values).get("components")))
+            for card, values in zip(cards, sent, strict=False)
+        ],
     }
-    buttons = (template.component("BUTTONS") or {}).get("buttons", [])
-    found["buttons"] = [_shown_button(button, payloads.get(at)) for at, button in enumerate(buttons)]
-    return found
+
+
+def _face(made_of: list[dict[str, Any]], components: list[Any]) -> dict[str, Any]:
+    """Return header, body and buttons of a template, or of one of its cards."""
+    parts = {str(one.get("type", "")).upper(): one for one in made_of}
+    given = _given(components)
+    values = {
+        str(one.get("index", 0)): _dict(next(iter(_list(one.get("parameters"))), None))
+        for one in components
+        if _kind(one) == "button"
+    }
+    buttons = parts.get("BUTTONS", {}).get("buttons", [])
+    return {
+        "header": _shown_header(parts["HEADER"], given.get("header", [])) if "HEADER" in parts else None,
+        "body": fill(str(parts.get("BODY", {}).get("text", "")), given.get("body", [])),
+        "buttons": [_shown_button(button, values.get(str(at))) for at, button in enumerate(buttons)],
+    }
+
+
+def _given(components: list[Any]) -> dict[str, Parameters]:
+    return {
+        _kind(one): [_dict(parameter) for parameter in _list(one.get("parameters"))]
+        for one in components
+        if _kind(one) not in ("", "button")
+    }
+
+
+def _dict(value: Any) -> dict[str, Any]:
+    """Return it if it is one: what was accepted may hold anything where nobody looked."""
+    return value if isinstance(value, dict) else {}
+
+
+def _list(value: Any) -> list[Any]:
+    return value if isinstance(value, list) else []
+
+
+def _kind(component: Any) -> str:
+    return str(component.get("type", "")).lower() if isinstance(component, dict) else ""
+
+
+def _shown_offer(component: dict[str, Any] | None, given: Parameters) -> dict[str, Any] | None:
+    if component is None:
+        return None
+    value = _dict(given[0].get("limited_time_offer") if given else None)
+    offer = component.get("limited_time_offer", {})
+    return {"text": offer.get("text"), "expires_at_ms": value.get("expiration_time_ms")}
 
 
 def _shown_button(button: dict[str, Any], parameter: dict[str, Any] | None) -> dict[str, Any]:
@@ -192,6 +232,7 @@ def _shown_button(button: dict[str, Any], parameter: dict[str, Any] | None) -> d
         "type": str(button.get("type", "")).upper(),
         "text": button.get("text", "Copy code"),
         "payload": (parameter or {}).get("payload", button.get("text")),
+        "code": (parameter or {}).get("coupon_code"),
         "url": fill(str(button.get("url", "")), [parameter] if parameter else []) or None,
     }
 

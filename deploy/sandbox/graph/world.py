@@ -99,9 +99,13 @@ class Sent:
 class World:
     """The state every noun works on."""
 
-    def __init__(self, story: Story, *, base_url: str, clock: Callable[[], float] = time.time) -> None:
+    def __init__(
+        self, story: Story, *, base_url: str, app_secret: str = "", clock: Callable[[], float] = time.time
+    ) -> None:
         self.story = story
         self.base_url = base_url
+        app_token = f"{story.meta.app_id}|{app_secret}"
+        self._app_token = Token(token=app_token, scopes=[], accounts=[], is_app=True)
         self.clock = clock
         self.secret = secrets.token_bytes(16)  # signs media URLs
         self.reset()
@@ -110,7 +114,7 @@ class World:
         """Go back to what the story says; what is under way to our webhook still arrives."""
         story = self.story
         self.behaviour = Behaviour.model_validate(story.meta.behaviour)
-        self.tokens = {token.token: token for token in story.meta.tokens}
+        self.tokens = {token.token: token for token in (*story.meta.tokens, self._app_token)}
         self.people = People(story.customers)
         self.numbers = {
             one.phone_number_id: Number(one, one.phone_number_id, one.waba_id, one.is_registered, one.pin)

@@ -53,8 +53,8 @@ function card(title, lines, kind) {
   return made;
 }
 
-const SIGNS = { image: "IMG", video: "VID", audio: "AUD", document: "DOC", sticker: "STK" };
-const WORDS = { image: "Picture", video: "Video", audio: "Audio", document: "Document", sticker: "Sticker" };
+const SIGNS = { image: "IMG", video: "VID", audio: "AUD", document: "DOC", sticker: "STK", gif: "GIF" };
+const WORDS = { image: "Picture", video: "Video", audio: "Audio", document: "Document", sticker: "Sticker", gif: "GIF" };
 
 function media(kind, content) {
   const name = content.filename || content.caption || WORDS[kind];
@@ -66,7 +66,8 @@ function media(kind, content) {
     made.append(open);
     return made;
   }
-  const made = make(kind === "image" || kind === "sticker" ? "img" : kind, kind === "sticker" ? "sticker" : "media");
+  const tag = { image: "img", sticker: "img", gif: "video" }[kind] ?? kind;
+  const made = make(tag, kind === "sticker" ? "sticker" : "media");
   made.src = source;
   if (made.tagName === "IMG") {
     made.alt = content.caption || WORDS[kind];
@@ -134,18 +135,29 @@ const ANSWERS = {
   product: ({ product_retailer_id }) => [card(product_retailer_id, ["product"], "ITEM")],
   product_list: ({ sections }) => sections.flatMap(({ title, product_items }) => product_items.map((one) => card(one.product_retailer_id, [title], "ITEM"))),
   catalog_message: () => [card("View catalogue", [], "ITEM")],
-  carousel: ({ cards }) => {
-    const made = make("div", "carousel");
-    made.append(...cards.map((one) => {
-      const face = make("div", "face");
-      face.append(...header(one.header), ...(one.body ? [paragraph(one.body.text)] : []));
-      const { parameters } = one.action ?? {};
-      if (parameters) face.append(link(parameters.display_text, parameters.url));
-      return face;
-    }));
-    return [made];
-  },
+  carousel: ({ cards }) => [carousel(cards.map((one) => {
+    const { parameters, product_retailer_id } = one.action ?? {};
+    return [
+      ...header(one.header),
+      ...(one.body ? [paragraph(one.body.text)] : []),
+      ...(parameters ? [link(parameters.display_text, parameters.url)] : []),
+      ...(product_retailer_id ? [card(product_retailer_id, ["product"], "ITEM")] : []),
+    ];
+  }))],
 };
+
+function carousel(faces) {
+  const made = make("div", "carousel");
+  made.tabIndex = 0; // so that the keyboard can scroll it
+  made.setAttribute("role", "group");
+  made.setAttribute("aria-label", `${faces.length} cards`);
+  made.append(...faces.map((parts) => {
+    const face = make("div", "face");
+    face.append(...parts);
+    return face;
+  }));
+  return made;
+}
 export const HERE = { latitude: 38.97121, longitude: -76.50164, name: "City Dock Boat Ramp", address: "1 Dock St, Annapolis" };
 
 function asked(content, act) {
@@ -158,13 +170,28 @@ function asked(content, act) {
   ];
 }
 
+function offer({ text, expires_at_ms }) {
+  const ends = expires_at_ms ? `ends ${new Date(Number(expires_at_ms)).toLocaleString([], { dateStyle: "medium", timeStyle: "short" })}` : "";
+  return card(text || "Limited offer", [ends], "%");
+}
+
+const templateButtons = (buttons, act) => (buttons ?? []).map(({ type, text, payload, url, code }) => {
+  if (type === "QUICK_REPLY") return button(text, "tap", () => act({ button: { payload, text } }));
+  if (type === "URL" || type === "OTP") return link(text, url);
+  const words = text || type.toLowerCase().replaceAll("_", " ");
+  return make("span", "tap", code ? `${words} · ${code}` : words);
+});
+
 function templated(content, act) {
-  const buttons = (content.buttons ?? []).map(({ type, text, payload, url }) => {
-    if (type === "QUICK_REPLY") return button(text, "tap", () => act({ button: { payload, text } }));
-    if (type === "URL" || type === "OTP") return link(text, url);
-    return make("span", "tap", text || type.toLowerCase().replaceAll("_", " "));
-  });
-  return [...header(content.header), paragraph(content.body), ...small(content.footer), ...buttons];
+  const face = ({ header: top, body, buttons }) => [...header(top), ...(body ? [paragraph(body)] : []), ...templateButtons(buttons, act)];
+  return [
+    ...header(content.header),
+    paragraph(content.body),
+    ...(content.offer ? [offer(content.offer)] : []),
+    ...small(content.footer),
+    ...templateButtons(content.buttons, act),
+    ...(content.cards?.length ? [carousel(content.cards.map(face))] : []),
+  ];
 }
 
 // --- what a customer sent -------------------------------------------------------------------------------------------
