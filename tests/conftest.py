@@ -5,7 +5,10 @@ from __future__ import annotations
 import asyncio
 import os
 import secrets
-from collections.abc import AsyncIterator
+import shutil
+import tempfile
+from collections.abc import AsyncIterator, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -40,9 +43,22 @@ def fixtures_dir() -> Path:
 @pytest.fixture(scope="session")
 async def postgres_server(tmp_path_factory: pytest.TempPathFactory) -> AsyncIterator[Postgres]:
     """An embedded PostgreSQL 18 with a migrated template database."""
-    async with embedded_postgres(tmp_path_factory.mktemp("pg"), port=any_free_port()) as server:
-        await asyncio.to_thread(_make_template, server)
-        yield server
+    with _fastest_folder(tmp_path_factory) as folder:
+        async with embedded_postgres(folder, port=any_free_port(), durable=False) as server:
+            await asyncio.to_thread(_make_template, server)
+            yield server
+
+
+@contextmanager
+def _fastest_folder(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
+    """In memory where there is room: a test's database is a thousand files (30 ms there, 165 on a disk, 2026-11-24)."""
+    memory = Path("/dev/shm")
+    if os.access(memory, os.W_OK) and shutil.disk_usage(memory).free > 2 * 1024**3:
+        with tempfile.TemporaryDirectory(dir=memory, prefix="parley-tests-") as folder:
+            Path(folder).chmod(0o755)  # PostgreSQL runs as an account of its own where we are root
+            yield Path(folder)
+    else:
+        yield tmp_path_factory.mktemp("pg")
 
 
 def _make_template(server: Postgres) -> None:

@@ -28,6 +28,10 @@ BENCHMARKS = {
     "intake_growth": "time for twice the events over time for once",
     "intake_at_a_million": "time per event with a million messages there over with none",
     "intake_scale": "what a second recorder adds to the first",
+    "sender_rate": "messages one dispatcher sends and records, beside a bare loop over its client",
+    "sender_end_to_end": "messages per second with status webhooks coming back and recorded",
+    "sender_pacing": "messages per second of one number through two dispatchers, and what Meta refused",
+    "sender_latency": "from POST /send to Meta's acceptance, step by step",
     "soak_memory": "memory of ingest and recorder after ten minutes at full load over after two",
 }
 _WIDTH = 130  # characters, into a file or a pipe

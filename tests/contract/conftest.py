@@ -16,6 +16,7 @@ from dataclasses import dataclass, field
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 from typing import Any
+from urllib.parse import parse_qsl, urlsplit
 
 import httpx
 import pytest
@@ -24,6 +25,7 @@ from tests.contract import lite
 
 ROOT = Path(__file__).resolve().parents[2]
 APP_SECRET = "contract-app-secret"
+VERIFY_TOKEN = "contract-verify-token"
 STORY: dict[str, Any] = {
     "users": [
         {
@@ -139,6 +141,16 @@ def webhook() -> Iterator[Webhook]:
             self.send_response(kept.answers.pop(0) if kept.answers else 200)
             self.send_header("Content-Length", "0")
             self.end_headers()
+
+        def do_GET(self) -> None:
+            """Meta verifies a callback: the challenge goes back to who knows the token."""
+            asked = dict(parse_qsl(urlsplit(self.path).query))
+            known = asked.get("hub.mode") == "subscribe" and asked.get("hub.verify_token") == VERIFY_TOKEN
+            self.send_response(200 if known else 403)
+            self.send_header("Content-Length", str(len(asked["hub.challenge"]) if known else 0))
+            self.end_headers()
+            if known:
+                self.wfile.write(asked["hub.challenge"].encode())
 
         def log_message(self, format: str, *args: Any) -> None:
             """Stay quiet: what matters is kept."""

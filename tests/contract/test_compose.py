@@ -169,8 +169,16 @@ def test_no_secret_is_on_a_command_line() -> None:
 def test_the_trusted_proxy_is_nginx() -> None:
     address = SERVICES["nginx"]["networks"]["edge"]["ipv4_address"]
 
-    for name in ("ingest", "api"):
+    for name in ("ingest", "api", "sender"):
         assert environment(name)["HTTP_TRUSTED_PROXIES"] == address
+
+
+def test_only_the_dispatcher_can_open_tokens_and_only_it_and_the_sender_hold_files() -> None:
+    assert [name for name in SERVICES if "WHATSAPP_TOKEN_KEYS" in environment(name)] == ["dispatcher"]
+    mounts = {name: service["volumes"] for name, service in SERVICES.items() if "media:" in str(service.get("volumes"))}
+
+    assert mounts == {name: ["media:/var/lib/parley/media"] for name in ("sender", "dispatcher")}
+    assert "install -d -o 10001 -g 10001 /var/lib/parley/media" in DOCKERFILE, "a new volume belongs to root otherwise"
 
 
 def test_logins_are_those_of_the_local_stack() -> None:

@@ -6,11 +6,18 @@ import json
 import re
 from collections.abc import Iterator
 from dataclasses import dataclass, field
+from importlib import import_module
 from pathlib import Path
+from pkgutil import iter_modules
+from types import ModuleType
 
 import pytest
 
+from services.api import routes as api_routes
+from services.api.routes import bulk_sends
 from services.ingest.settings import WebhookSettings
+from services.sender import routes as sender_routes
+from shared.whatsapp.outbound.media import check_file
 
 FOLDER = Path(__file__).parents[2] / "deploy" / "nginx"
 
@@ -88,6 +95,9 @@ HTTP = MAIN.one("http")
 PLAIN, TLS, HEALTH = HTTP.all("server")
 WEBHOOK = TLS.one("location", "=", "/api/webhooks/whatsapp")
 API = TLS.one("location", "/api/")
+BULK = TLS.one("location", "=", "/api/whatsapp/bulk-sends")
+MEDIA = TLS.one("location", "~", "^/api/whatsapp/(media|files)(/|$)")
+SAYING = next(one for one in TLS.all("location", "~") if "send" in one.arguments[1])
 
 
 def seconds(value: str) -> int:
@@ -104,7 +114,14 @@ def test_slow_clients_are_cut() -> None:
     assert seconds(HTTP.value("client_body_timeout")) <= 10
     assert seconds(HTTP.value("send_timeout")) <= 10
     # The deadline of a whole body is the age of a worker: compose reloads, the old one is ended after this long.
-    assert seconds(MAIN.value("worker_shutdown_timeout")) <= 30
+    assert seconds(MAIN.value("worker_shutdown_timeout")) <= 120
+
+
+def test_an_agent_s_largest_file_is_not_cut_by_a_reload() -> None:
+    # It was 20 s: a video of 16 MB at 5 Mbit/s, begun just before a reload, broke off.
+    megabits = size(MEDIA.value("client_max_body_size")) * 8 / 1e6
+
+    assert megabits / seconds(MAIN.value("worker_shutdown_timeout")) < 8
 
 
 def test_workers_are_given_time_for_a_whole_answer() -> None:
@@ -114,18 +131,23 @@ def test_workers_are_given_time_for_a_whole_answer() -> None:
     assert longest <= 30
 
 
-def test_bodies_are_4_mb_for_webhooks_and_1_mb_elsewhere() -> None:
+def test_bodies_are_4_mb_for_webhooks_8_mb_for_lists_100_mb_for_files_and_1_mb_elsewhere() -> None:
     assert size(WEBHOOK.value("client_max_body_size")) == WebhookSettings.model_fields["max_body_bytes"].default
+    assert check_file("document", mime_type="application/pdf", size_bytes=size(MEDIA.value("client_max_body_size")))
+    assert size(BULK.value("client_max_body_size")) == bulk_sends.MOST_BODY_BYTES
     assert size(HTTP.value("client_max_body_size")) == 1024**2
     assert [one for one in HTTP.walk() if one.name == "client_max_body_size"] == [
         HTTP.one("client_max_body_size"),
         WEBHOOK.one("client_max_body_size"),
+        BULK.one("client_max_body_size"),
+        MEDIA.one("client_max_body_size"),
     ]
 
 
-def test_requests_are_taken_whole_before_a_process_sees_them() -> None:
+def test_requests_are_taken_whole_before_a_process_sees_them_but_files() -> None:
     assert HTTP.value("proxy_request_buffering") == "on"
-    assert not [one for one in TLS.walk() if one.name == "proxy_request_buffering"]
+    assert [one for one in TLS.walk() if one.name == "proxy_request_buffering"] == MEDIA.all("proxy_request_buffering")
+    assert MEDIA.value("proxy_request_buffering") == "off", "two files of 100 MB fill nginx's /tmp"
 
 
 def test_connections_are_limited_by_address_and_in_all() -> None:
@@ -138,17 +160,43 @@ def test_connections_are_limited_by_address_and_in_all() -> None:
 def test_routes_are_those_of_the_data_model() -> None:
     assert WEBHOOK.one("set").arguments == ["$ingest", "http://ingest:8000"]
     assert WEBHOOK.value("proxy_pass") == "$ingest"
-    assert API.one("set").arguments == ["$api", "http://api:8000"]
-    assert API.value("proxy_pass") == "$api"
-    named = {" ".join(one.arguments) for one in TLS.all("location") if not one.arguments[0].startswith("@")}
-    assert named == {"= /api/webhooks/whatsapp", "/api/", "/"}
+    for location in (API, BULK):
+        assert location.one("set").arguments == ["$api", "http://api:8000"]
+        assert location.value("proxy_pass") == "$api"
+    for location in (SAYING, MEDIA):
+        assert location.one("set").arguments == ["$sender", "http://sender:8000"]
+        assert location.value("proxy_pass") == "$sender"
+    named = [one for one in TLS.all("location") if not one.arguments[0].startswith("@")]
+    assert {" ".join(one.arguments) for one in named if one not in (SAYING, MEDIA)} == {
+        "= /api/webhooks/whatsapp",
+        "= /api/whatsapp/bulk-sends",
+        "/api/",
+        "/",
+    }
     assert TLS.one("location", "/").value("return") == "404"
+
+
+def _routes(package: ModuleType) -> set[str]:
+    modules = [import_module(f"{package.__name__}.{found.name}") for found in iter_modules(package.__path__)]
+    return {re.sub(r"\{\w+\}", "019aa8c1", route.path) for module in modules for route in module.router.routes}
+
+
+def test_each_route_leads_to_the_process_that_has_it() -> None:
+    patterns = [location.arguments[1] for location in (SAYING, MEDIA)]
+
+    def is_the_sender_s(path: str) -> bool:
+        return any(re.search(pattern, path) for pattern in patterns)
+
+    at_sender, at_api = _routes(sender_routes) | {"/api/sender/docs", "/api/sender/openapi.json"}, _routes(api_routes)
+    assert [path for path in sorted(at_sender) if not is_the_sender_s(path)] == []
+    assert [path for path in sorted(at_api) if is_the_sender_s(path)] == []
+    assert len(at_api) > 10
 
 
 def test_metrics_and_probes_cannot_be_reached() -> None:
     targets = {one.arguments[1] for one in HTTP.walk() if one.name == "set" and one.arguments[1].startswith("http")}
 
-    assert targets == {"http://ingest:8000", "http://api:8000"}, "9000 is the internal port"
+    assert targets == {"http://ingest:8000", "http://api:8000", "http://sender:8000"}, "9000 is the internal port"
     assert HEALTH.value("listen").startswith("127.0.0.1:")
 
 

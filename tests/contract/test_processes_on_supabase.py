@@ -20,11 +20,13 @@ import pytest
 from deploy.local.ports import HOST, any_free_port
 from tests.contract.conftest import ROOT, Sandbox
 from tests.contract.lite import JWT_SECRET, PUBLISHABLE_KEY, SECRET_KEY, SupabaseLite
-from tests.world import World, build_world, text_message, webhook
+from tests.outbox_seed import give_token, new_keys
+from tests.world import PHONE_A, World, build_world, text_message, webhook
 
 APP_SECRET = "an app secret"
 READY_WITHIN_S = 30.0
 ANALYSED_WITHIN_S = 20.0
+SENT_WITHIN_S = 10.0
 
 
 @asynccontextmanager
@@ -74,13 +76,13 @@ async def world(supabase: SupabaseLite) -> World:
     return await build_world(supabase)  # type: ignore[arg-type]
 
 
-async def test_a_message_comes_in_is_understood_and_is_read(
+async def test_a_message_comes_in_is_understood_is_read_and_answered(
     supabase: SupabaseLite, world: World, empty_redis: str, calm: Sandbox, tmp_path: Path
 ) -> None:
     redis = {"REDIS_URL": empty_redis}
     project = {"SUPABASE_URL": supabase.url}
     service = project | {"SUPABASE_SERVICE_ROLE_KEY": SECRET_KEY}
-    ports = {name: any_free_port() for name in ("ingest", "api")}
+    ports = {name: any_free_port() for name in ("ingest", "api", "sender")}
     public = {
         name: {"HTTP_PORT": str(port), "HTTP_HOST": HOST, "HTTP_REQUIRE_HTTPS": "false"} for name, port in ports.items()
     }
@@ -91,6 +93,10 @@ async def test_a_message_comes_in_is_understood_and_is_read(
         "SUPABASE_INGEST_TOKEN": supabase.token(role="parley_ingest"),
     }
     api = project | {"SUPABASE_ANON_KEY": PUBLISHABLE_KEY, "SUPABASE_JWT_SECRET": JWT_SECRET}
+    private_key, public_key = new_keys()
+    await give_token(supabase, world.workspace_a, world.channel_a, public_key=public_key)  # type: ignore[arg-type]
+    storage = {"STORAGE_DIR": str(tmp_path / "files"), "STORAGE_URL_SECRET": "signs addresses of files for minutes"}
+    graph = {"WHATSAPP_GRAPH_URL": f"{calm.url}/graph/v26.0", "WHATSAPP_TOKEN_KEYS": private_key}
     raw = webhook(text_message("The pot arrived broken, I want my money back!", wamid="wamid.1"))
     signature = "sha256=" + hmac.new(APP_SECRET.encode(), raw, hashlib.sha256).hexdigest()
     token = supabase.person(world.owner_a).token
@@ -100,6 +106,8 @@ async def test_a_message_comes_in_is_understood_and_is_read(
         (("services.ingest", "recorder"), service | redis),
         (("services.ai_worker",), service | redis | claude),
         (("services.api",), api | public["api"]),
+        (("services.sender",), api | redis | storage | public["sender"]),
+        (("services.sender", "dispatcher"), service | redis | storage | graph),
     )
 
     async with AsyncExitStack() as stack:
@@ -124,6 +132,29 @@ async def test_a_message_comes_in_is_understood_and_is_read(
             return dict(found[0]) if found else None
 
         conversation = await until(analysed, within_s=ANALYSED_WITHIN_S, log=tmp_path / "services.ai_worker.log")
+        calm.http.post(
+            "/sandbox/graph/windows",
+            json={"phone_number_id": PHONE_A, "customer": {"wa_id": "12025550117", "user_id": "US.1001"}},
+        ).raise_for_status()
+        reply = await http.post(
+            f"http://{HOST}:{ports['sender']}/api/whatsapp/send",
+            params={"workspace_id": str(world.workspace_a)},
+            headers={"authorization": f"Bearer {token}", "idempotency-key": "1"},
+            json={"conversation_id": conversation["id"], "content": {"type": "text", "body": "You get it back."}},
+        )
+        assert reply.status_code == 202, reply.text
+
+        async def sent() -> bool:
+            page = await http.get(
+                f"http://{HOST}:{ports['api']}/api/whatsapp/conversations/{conversation['id']}/messages",
+                params={"workspace_id": str(world.workspace_a)},
+                headers={"authorization": f"Bearer {token}"},
+            )
+            (message,) = [one for one in page.json()["items"] if one["id"] == reply.json()["id"]]
+            assert message["status"] != "failed", message["error"]
+            return bool(message["status"] == "sent")
+
+        await until(sent, within_s=SENT_WITHIN_S, log=tmp_path / "services.sender-dispatcher.log")
         strangers = await http.get(
             f"http://{HOST}:{ports['api']}/api/whatsapp/conversations",
             params={"workspace_id": str(world.workspace_a)},
@@ -137,7 +168,7 @@ async def test_a_message_comes_in_is_understood_and_is_read(
     logs = [said(tmp_path / f"{'-'.join(command)}.log") for command, _ in processes]
     events = [json.loads(line) for log in logs for line in log.splitlines()]
     assert [event for event in events if event["level"] == "error"] == []
-    assert all(secret not in "".join(logs) for secret in (SECRET_KEY, APP_SECRET, JWT_SECRET, str(token)))
+    assert all(secret not in "".join(logs) for secret in (SECRET_KEY, APP_SECRET, JWT_SECRET, private_key, str(token)))
 
 
 async def test_without_redis_ingest_keeps_bodies_over_the_one_function_it_may_call(

@@ -7,9 +7,10 @@ import hashlib
 import time
 from typing import Any
 
+import httpx
 import pytest
 
-from .conftest import until
+from .conftest import APP_SECRET, VERIFY_TOKEN, until
 from .meta_graph import (
     ACCOUNT,
     MAREN,
@@ -93,6 +94,63 @@ def test_sample_for_a_template_header_gets_a_handle(meta: Meta) -> None:
 
     assert session.startswith("upload:")
     assert handle.startswith("4::")
+
+
+def test_sample_may_come_in_pieces_and_is_refused_when_it_is_not_the_one_announced(meta: Meta) -> None:
+    query = {"file_length": "10", "file_type": "image/png"}
+    session = meta.ask("POST", "902214467719385/uploads", params=query).json()["id"]
+
+    def piece(content: bytes, offset: int) -> httpx.Response:
+        return meta.ask("POST", session, content=content, headers={"file_offset": str(offset)})
+
+    assert piece(b"0123", 0).json() == {"id": session, "file_offset": 4}
+    assert piece(b"0123", 0).status_code == 400
+    assert meta.ask("GET", session).json()["file_offset"] == 4
+    assert piece(b"4567890", 4).status_code == 400
+    assert piece(b"456789", 4).json()["h"].startswith("4::")
+    refused = meta.ask("POST", "902214467719385/uploads", params=query | {"file_type": "audio/ogg"})
+    assert refused.json()["error"]["code"] == 100
+
+
+# --- callbacks ------------------------------------------------------------------------------------------------------
+
+
+def test_the_app_s_own_token_reads_where_webhooks_go(meta: Meta) -> None:
+    app_id = "902214467719385"
+
+    own = meta.ask("GET", f"{app_id}/subscriptions", token=f"{app_id}|{APP_SECRET}").json()["data"][0]
+    other = meta.ask("GET", f"{app_id}/subscriptions")
+
+    assert (own["object"], own["callback_url"]) == ("whatsapp_business_account", meta.webhook.url)
+    assert "messages" in [field["name"] for field in own["fields"]]
+    assert other.json()["error"]["code"] == 15
+
+
+@pytest.mark.parametrize(("token", "status"), [(VERIFY_TOKEN, 200), ("another", 400)])
+def test_an_override_on_this_machine_is_verified(meta: Meta, token: str, status: int) -> None:
+    override = {"override_callback_uri": meta.webhook.url, "verify_token": token}
+
+    account = meta.ask("POST", f"{ACCOUNT}/subscribed_apps", json=override)
+    number = meta.ask("POST", NUMBER, json={"webhook_configuration": override})
+
+    assert [account.status_code, number.status_code] == [status, status]
+    shown = meta.ask("GET", NUMBER, params={"fields": "webhook_configuration"}).json()["webhook_configuration"]
+    assert set(shown.values()) == ({meta.webhook.url} if status == 200 else set())
+    if status == 400:
+        assert account.json()["error"]["code"] == 2200
+
+
+def test_bodies_are_kept_when_asked_for(meta: Meta) -> None:
+    meta.behave(keep_bodies=True, window="off")
+
+    answer = meta.say()
+    meta.ask(
+        "POST", f"{NUMBER}/media", data={"messaging_product": "whatsapp"}, files={"file": ("a", PIXEL, "image/png")}
+    )
+
+    said, uploaded = meta.http.get("/sandbox/graph/calls").json()["calls"][-2:]
+    assert (said["request"]["text"], said["answer"]) == ({"body": "hi"}, answer.json())
+    assert uploaded["request"]["file"] == {"filename": "a", "content_type": "image/png", "size": len(PIXEL)}
 
 
 # --- templates ------------------------------------------------------------------------------------------------------

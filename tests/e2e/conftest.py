@@ -8,6 +8,7 @@ import json
 import os
 import signal
 import time
+import uuid
 from collections import Counter
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterable
 from dataclasses import dataclass
@@ -66,11 +67,15 @@ class Stack:
 
     async def get(self, path: str, **query: object) -> dict[str, Any]:
         """Read the API as the signed-in person; a 503 while something restarts is tried again."""
+        return await self.get_from("api", path, **query)
+
+    async def get_from(self, process: str, path: str, **query: object) -> dict[str, Any]:
+        """Read `api` or `sender`, likewise."""
         async with asyncio.timeout(30):
             while True:
                 try:
                     answer = await self.http.get(
-                        f"{self.address('api')}{path}",
+                        f"{self.address(process)}{path}",
                         params={"workspace_id": self.workspace_id, **query},  # type: ignore[dict-item]
                         headers={"authorization": f"Bearer {await self._token()}"},
                     )
@@ -81,6 +86,70 @@ class Stack:
                 except httpx.TransportError:
                     pass
                 await asyncio.sleep(0.2)
+
+    async def post(
+        self, process: str, path: str, body: object = None, *, key: str | None = None, **query: object
+    ) -> httpx.Response:
+        """Ask `sender` or `api` for something, as the signed-in person. key: Idempotency-Key, by default a new one."""
+        return await self.http.post(
+            f"{self.address(process)}{path}",
+            params={"workspace_id": self.workspace_id, **query},  # type: ignore[dict-item]
+            headers={"authorization": f"Bearer {await self._token()}", "idempotency-key": key or str(uuid.uuid4())},
+            json=body,
+        )
+
+    async def delete(self, process: str, path: str, **query: object) -> None:
+        answer = await self.http.delete(
+            f"{self.address(process)}{path}",
+            params={"workspace_id": self.workspace_id, **query},  # type: ignore[dict-item]
+            headers={"authorization": f"Bearer {await self._token()}"},
+        )
+        answer.raise_for_status()
+
+    async def upload(self, content: bytes, mime_type: str, *, kind: str) -> dict[str, Any]:
+        """Upload a file as the signed-in person; return how the API describes it."""
+        answer = await self.http.post(
+            f"{self.address('sender')}/api/whatsapp/media",
+            params={"workspace_id": self.workspace_id, "kind": kind},
+            headers={"authorization": f"Bearer {await self._token()}"},
+            files={"file": ("a file.jpg", content, mime_type)},
+        )
+        answer.raise_for_status()
+        found: dict[str, Any] = answer.json()
+        return found
+
+    async def send_file(self, *, name: str, wa_id: str, user_id: str, content: bytes, mime_type: str) -> str:
+        """Send a file as a customer on the sandbox's phone; return the wamid."""
+        sandbox, number = self.address("sandbox"), self.story["channels"][0]["phone_number_id"]
+        kept = await self.http.post(
+            f"{sandbox}/sandbox/media",
+            params={"phone_number_id": number},
+            headers={"content-type": mime_type},
+            content=content,
+        )
+        who = {"name": name, "wa_id": wa_id, "user_id": user_id}
+        asked = {"from": who, "phone_number_id": number, "media": {"id": kept.raise_for_status().json()["id"]}}
+        answer = await self.http.post(f"{sandbox}/sandbox/messages", json=asked)
+        return str(answer.raise_for_status().json()["wamid"])
+
+    async def message(self, message_id: str, conversation_id: str) -> dict[str, Any]:
+        """One message as the API shows it; `{}` while it is not among the conversation's last."""
+        page = await self.get(f"/api/whatsapp/conversations/{conversation_id}/messages", limit=100)
+        return next((one for one in page["items"] if one["id"] == message_id), {})
+
+    async def conversation_of(self, wamid: str) -> str:
+        """Wait until a customer's message is recorded; return its conversation."""
+        async with asyncio.timeout(15):
+            while True:
+                for message in await self.messages():
+                    if message["wamid"] == wamid:
+                        return str(message["conversation_id"])
+                await asyncio.sleep(0.1)
+
+    async def phone(self, user_id: str) -> list[dict[str, Any]]:
+        """What the business sent to a customer, as their phone shows it; oldest first."""
+        state = (await self.http.get(f"{self.address('sandbox')}/sandbox/state")).json()
+        return [one for one in state["outbound"] if one["customer"] == user_id]
 
     async def messages(self) -> list[dict[str, Any]]:
         """Every message of every conversation, walking all pages."""

@@ -3,9 +3,12 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import secrets
 from collections import Counter
+from typing import Any
 
+import httpx
 import pytest
 
 from tests.e2e.conftest import Stack, until
@@ -69,3 +72,59 @@ async def test_kill_9_loses_nothing_and_doubles_nothing(stack: Stack, victim: st
     if victim in ("ingest", "recorder", "redis"):
         # Neither the worker nor what it records into died, so nothing was asked twice.
         assert set(asked.values()) == {1}
+
+
+@pytest.mark.parametrize("victim", ["sender", "dispatcher"])
+async def test_kill_9_sends_nothing_twice(stack: Stack, victim: str) -> None:
+    run = secrets.token_hex(3)
+    wamids = [
+        await stack.send(
+            name=f"Customer {n}", wa_id=f"55119556{n:05}", user_id=f"BR.56{run}{n}", text="Can you deliver today?"
+        )
+        for n in range(CUSTOMERS)
+    ]
+    conversations = [await stack.conversation_of(wamid) for wamid in wamids]
+    killed_pid = 0
+
+    replies = []
+    for number in range(2 * CUSTOMERS):
+        if number == CUSTOMERS:
+            killed_pid = await stack.kill(victim)
+        content = {"type": "text", "body": f"{run} reply {number}"}
+        asked = {"conversation_id": conversations[number % CUSTOMERS], "content": content}
+        replies.append(await reply_until_taken(stack, asked, key=f"{run}-{number}"))
+
+    async def is_back() -> bool:
+        return bool(stack.description["pids"].get(victim, killed_pid) != killed_pid)
+
+    await until(is_back, within_s=30, what=f"{victim} is restarted")
+
+    async def all_settled() -> bool:
+        found = {m["id"]: m for m in await stack.messages()}
+        return all(found[one]["status"] == "read" or is_in_doubt(found[one]) for one in replies)
+
+    # What the dead one held is free once its lease has run out, and what stands behind it after that.
+    await until(all_settled, within_s=PROMISED_S, what="every reply is read, or known to be in doubt")
+    answer = await stack.http.get(f"{stack.address('sandbox')}/sandbox/accepted")
+    accepted = Counter(one["biz_opaque_callback_data"].partition(".")[0] for one in answer.json()["accepted"])
+    in_doubt = [m["id"] for m in await stack.messages() if m["id"] in replies and is_in_doubt(m)]
+    assert {one: accepted[one] for one in replies} == {one: int(one not in in_doubt) for one in replies}
+    assert len(set(replies)) == len(replies)
+    assert not in_doubt or victim == "dispatcher"
+
+
+def is_in_doubt(message: dict[str, Any]) -> bool:
+    """What was on its way when its dispatcher died stays so for minutes: Meta's status may still come."""
+    return (message["sending"] or {}).get("state") == "in_doubt"
+
+
+async def reply_until_taken(stack: Stack, asked: dict[str, Any], *, key: str) -> str:
+    """Send as a client does that lost an answer: again, under the same key. Return the message's id."""
+    async with asyncio.timeout(30):
+        while True:
+            with contextlib.suppress(httpx.TransportError):
+                answer = await stack.post("sender", "/api/whatsapp/send", asked, key=key)
+                if answer.status_code == 202:
+                    return str(answer.json()["id"])
+                assert answer.status_code == 503, answer.text
+            await asyncio.sleep(0.2)

@@ -19,15 +19,19 @@ from structlog.testing import capture_logs
 
 from deploy.local.ports import HOST, any_free_port
 from services.api.shapes import ConversationPage, Me, MessagePage, Problem
-from services.api.web import Observe, make_app
+from services.api.web import make_app
 from shared.auth.tokens import TokenVerifier
 from shared.domain.ids import new_id
 from shared.store.account_events import AccountEvents
 from shared.store.analysis import AnalysisWork
+from shared.store.bulk import BulkSends
+from shared.store.channels import Channels
 from shared.store.conversations import Conversations
 from shared.store.inbox import Inbox
 from shared.store.postgres import PostgresTransport, postgres_transport
+from shared.store.templates import Templates
 from shared.store.webhooks import Webhooks
+from shared.web.app import Observe
 from shared.web.serve import serving
 from tests.conftest import Database
 from tests.world import World, received, text_message, webhook
@@ -82,7 +86,7 @@ def as_problem(answer: httpx.Response) -> tuple[int, str]:
 
 
 @asynccontextmanager
-async def client_of(store: PostgresTransport) -> AsyncIterator[Client]:
+async def client_of(store: PostgresTransport, *, token_public_key: str | None = None) -> AsyncIterator[Client]:
     port = any_free_port()
     async with httpx.AsyncClient(trust_env=False) as nowhere:
         verifier = TokenVerifier(issuer=ISSUER, hs256_secret=SECRET, http=nowhere)
@@ -91,6 +95,10 @@ async def client_of(store: PostgresTransport) -> AsyncIterator[Client]:
                 inbox=Inbox(store),
                 conversations=Conversations(store),
                 account_events=AccountEvents(store),
+                channels=Channels(store),
+                token_public_key=token_public_key,
+                templates=Templates(store),
+                bulk_sends=BulkSends(store),
                 verifier=verifier,
             )
         )
@@ -500,11 +508,33 @@ async def test_the_openapi_document_says_what_every_route_needs_and_refuses(clie
         "GET /api/whatsapp/erasures/{erasure_id}",
         "GET /api/whatsapp/account-events",
         "GET /api/whatsapp/channels",
+        *(f"{method} /api/whatsapp/bulk-sends" for method in ("GET", "POST")),
+        *(f"GET /api/whatsapp/bulk-sends/{{bulk_id}}{part}" for part in ("", "/recipients")),
+        *(f"POST /api/whatsapp/bulk-sends/{{bulk_id}}/{action}" for action in ("pause", "resume", "cancel")),
+        "POST /api/whatsapp/channels",
+        "GET /api/whatsapp/channels/{channel_id}",
+        *(f"POST /api/whatsapp/channels/{{channel_id}}/{action}" for action in ("pause", "resume", "disconnect")),
+        "GET /api/whatsapp/contacts/{contact_id}/block",
+        *(f"{method} /api/whatsapp/templates" for method in ("GET", "POST")),
+        *(f"POST /api/whatsapp/templates/{part}" for part in ("preview", "sync", "analytics/enable")),
+        *(f"{method} /api/whatsapp/templates/{{template_id}}" for method in ("GET", "PUT", "DELETE")),
+        *(f"POST /api/whatsapp/templates/{{template_id}}/{action}" for action in ("submit", "unpause")),
+        "GET /api/whatsapp/templates/{template_id}/analytics",
+        "GET /api/workspace/settings",
+        "PATCH /api/workspace/settings",
     }
     for name, operation in operations.items():
         assert operation["summary"], name
         assert operation["security"], name
-        success = "202" if name.startswith("DELETE /api/whatsapp/contacts/") else "200"
+        begins = name in (
+            "DELETE /api/whatsapp/contacts/{contact_id}",
+            "POST /api/whatsapp/bulk-sends",
+            "POST /api/whatsapp/channels",
+            *(f"POST /api/whatsapp/templates/{part}" for part in ("sync", "analytics/enable")),
+            *(f"POST /api/whatsapp/templates/{{template_id}}/{action}" for action in ("submit", "unpause")),
+            "DELETE /api/whatsapp/templates/{template_id}",
+        )
+        success = "201" if name == "POST /api/whatsapp/templates" else "202" if begins else "200"
         assert {success, "401", "404", "422", "503"} <= set(operation["responses"]), name
         assert all(
             "application/problem+json" in operation["responses"][status]["content"]

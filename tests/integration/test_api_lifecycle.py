@@ -76,6 +76,7 @@ async def test_a_conversation_goes_through_its_whole_life(
     blocked = await office.do(*block)
     assert (blocked.id, blocked.blocked_at is not None) == (talk.contact_id, True)
     assert [(c.id, c.status) for c in blocked.conversations] == [(talk.id, "blocked")]
+    assert await office.do("GET", f"{CONTACTS}/{{contact_id}}/block") == blocked
     assert await office.refused(*archive, {"seen_seq": 2}) == (
         409,
         "conversation_not_open",

@@ -294,7 +294,7 @@ async def test_parley_writer_itself_is_held_by_every_policy(
         "delete from public.audit_log",
         "truncate public.audit_log",
         "delete from public.whatsapp_conversations",
-        "update public.whatsapp_conversations set next_seq = 1",
+        "update public.whatsapp_conversations set first_seq = 1",
         "update public.workspace_members set role = 'owner'",
         "select * from app.webhook_bodies",
         "create table public.mine (id int)",

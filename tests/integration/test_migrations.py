@@ -131,8 +131,12 @@ async def servers(
     """Two servers of that version, since roles belong to a server: one with a hosted project's, one with none."""
     major: Major = request.param
     async with (
-        embedded_postgres(tmp_path_factory.mktemp(f"hosted{major}"), port=any_free_port(), major=major) as for_hosted,
-        embedded_postgres(tmp_path_factory.mktemp(f"bare{major}"), port=any_free_port(), major=major) as for_bare,
+        embedded_postgres(
+            tmp_path_factory.mktemp(f"hosted{major}"), port=any_free_port(), major=major, durable=False
+        ) as for_hosted,
+        embedded_postgres(
+            tmp_path_factory.mktemp(f"bare{major}"), port=any_free_port(), major=major, durable=False
+        ) as for_bare,
     ):
         await asyncio.to_thread(hosted.make_roles, for_hosted.url())
         yield {"hosted": Server(for_hosted, "hosted"), "bare": Server(for_bare, "bare")}

@@ -384,7 +384,7 @@ GONE = {
     "public.whatsapp_conversations": " where merged_into is null and deleted_at is null",
     "app.outbox": " where state <> 'expired'",
 }
-OURS = {"id", "created_at", "seq", "next_seq", "first_seq", "read_seq", "next_attempt_at", "expires_at"}
+OURS = {"id", "created_at", "seq", "next_seq", "first_seq", "read_seq", "next_attempt_at", "expires_at", "place"}
 Table = dict[str, dict[str, str]]  # row → column → value
 
 

@@ -32,34 +32,81 @@ DEFINERS = {
 # Run as parley_writer, whom policies hold: how a signed-in person changes anything.
 WRITES = {
     "public.archive_conversation",
+    "public.begin_upload",
     "public.block_contact",
+    "public.cancel_bulk_send",
+    "public.cancel_message",
+    "public.change_workspace_settings",
+    "public.channel_health",
+    "public.connect_channel",
+    "public.contact_block_state",
     "public.contact_erasure",
+    "public.create_bulk_send",
+    "public.create_template",
     "public.delete_conversation",
+    "public.delete_template",
+    "public.disconnect_channel",
+    "public.list_bulk_recipients",
+    "public.list_bulk_sends",
+    "public.edit_template",
+    "public.enable_template_analytics",
+    "public.list_channels",
     "public.mark_conversation_read",
+    "public.pause_bulk_send",
+    "public.pause_channel_by_person",
+    "public.read_bulk_send",
+    "public.recipient_window",
     "public.reopen_conversation",
     "public.request_contact_erasure",
+    "public.request_template_sync",
+    "public.resolve_doubt",
+    "public.resume_bulk_send",
+    "public.resume_channel",
+    "public.retry_message",
+    "public.send_message",
+    "public.start_typing",
+    "public.store_upload",
+    "public.submit_template",
     "public.unblock_contact",
+    "public.unpause_template",
+    "public.workspace_settings",
 }
 # Executable by a signed-in person; every other function is the services' own.
 FOR_PEOPLE = WRITES | {
+    "public.files_to_send",
+    "public.group_of_conversation",
     "public.list_account_events",
-    "public.list_channels",
     "public.list_conversations",
     "public.list_messages",
+    "public.list_template_analytics",
+    "public.list_templates",
     "public.me",
+    "public.media_json",
     "public.message_json",
+    "public.read_media",
+    "public.read_template",
+    "public.recorded_message_json",
+    "public.reply_window",
+    "public.template_to_send",
+    "public.template_json",
 }
 FOR_INGEST = "public.store_webhook_bodies"
 # Tables a member reads, by the column that names the workspace.
 READABLE = {
     "public.account_events": "workspace_id",
     "public.audit_log": "workspace_id",
+    "public.bulk_recipients": "workspace_id",
+    "public.bulk_sends": "workspace_id",
     "public.channel_intake": "workspace_id",
+    "public.channel_usage": "workspace_id",
     "public.contact_identities": "workspace_id",
     "public.contacts": "workspace_id",
     "public.media": "workspace_id",
     "public.message_analyses": "workspace_id",
     "public.message_events": "workspace_id",
+    "public.template_accounts": "workspace_id",
+    "public.template_analytics": "workspace_id",
+    "public.template_usage": "workspace_id",
     "public.whatsapp_channels": "workspace_id",
     "public.whatsapp_conversations": "workspace_id",
     "public.whatsapp_groups": "workspace_id",
@@ -78,6 +125,8 @@ HANG_ON_MESSAGES: tuple[LiteralString, ...] = (
     " select workspace_id, id, id, '1', 'image' from public.whatsapp_messages",
     "select app.audit(workspace_id, 'conversation.opened', conversation_id, p_source => 'meta')"
     " from public.whatsapp_messages",
+    "insert into public.channel_usage (workspace_id, channel_id, month)"
+    " select workspace_id, id, '2026-11-01' from public.whatsapp_channels",
     "insert into public.whatsapp_groups (workspace_id, channel_id, group_id)"
     " select workspace_id, id, '1' from public.whatsapp_channels",
     "select app.record_account_events(jsonb_agg(jsonb_build_object("
@@ -86,6 +135,16 @@ HANG_ON_MESSAGES: tuple[LiteralString, ...] = (
     " 'payload', jsonb_build_object('event', 'APPROVED', 'message_template_id', 1, 'message_template_name', 'a',"
     " 'message_template_language', 'en'))))"
     " from public.whatsapp_channels",
+    "insert into public.bulk_sends (workspace_id, id, channel_id, template_id, recipients, created_by)"
+    " select c.workspace_id, c.id, c.id, t.id, 1, c.id from public.whatsapp_channels c"
+    " join public.whatsapp_templates t using (workspace_id)",
+    "insert into public.bulk_recipients (workspace_id, bulk_id, n, wa_id)"
+    " select workspace_id, id, 1, '1' from public.bulk_sends",
+    "insert into public.template_accounts (workspace_id, waba_id)"
+    " select workspace_id, waba_id from public.whatsapp_channels on conflict do nothing",
+    "select app.count_template_use(workspace_id, id) from public.whatsapp_templates",
+    "insert into public.template_analytics (workspace_id, template_id, day)"
+    " select workspace_id, id, current_date from public.whatsapp_templates",
 )
 
 RELATIONS = """
@@ -138,14 +197,15 @@ WRITER = (
        from pg_class c join pg_namespace n on n.oid = c.relnamespace where c.relowner = 'parley_writer'::regrole""",
     """select 'parley_writer may create ' || nspname from pg_namespace
        where nspname in ('public', 'app') and has_schema_privilege('parley_writer', oid, 'create')""",
-    # Deleting is for work that is called off; the rest is kept, and columns are named.
+    # Deleting is for work that is called off and tokens taken away; the rest is kept, and columns are named.
     """select format('parley_writer may %s %I.%I', p, n.nspname, c.relname)
        from pg_class c join pg_namespace n on n.oid = c.relnamespace
        cross join unnest(array['update', 'delete', 'truncate', 'trigger', 'references']) p
        where n.nspname in ('public', 'app') and c.relkind in ('r', 'p', 'v', 'm', 'f')
          and case when p in ('update', 'references') then has_any_column_privilege('parley_writer', c.oid, p)
              else has_table_privilege('parley_writer', c.oid, p) end
-         and not (p = 'update' and c.relname <> 'audit_log' or p = 'delete' and c.relname = 'conversation_work')""",
+         and not (p = 'update' and c.relname <> 'audit_log'
+           or p = 'delete' and c.relname in ('conversation_work', 'channel_tokens'))""",
     """select format('parley_writer may update all of %I.%I', n.nspname, c.relname)
        from pg_class c join pg_namespace n on n.oid = c.relnamespace
        where n.nspname in ('public', 'app') and c.relkind in ('r', 'p')

@@ -23,12 +23,15 @@ from deploy.local.ports import any_free_port
 from deploy.local.postgres import embedded_postgres
 from deploy.local.redis import embedded_redis, prepare_redis
 from deploy.local.seed import LOGINS, create_logins
+from services.sender.seal import new_key_pair
 from shared.settings.clocks import Clocks
 from shared.store.migrate import migrate
 from tests.world import webhook
 
 ROOT = Path(__file__).parents[2]
-NAMES = ("ingest", "recorder", "ai_worker", "api")
+NAMES = ("ingest", "recorder", "ai_worker", "api", "sender", "dispatcher")
+COMMANDS = {"recorder": ("services.ingest", "recorder"), "dispatcher": ("services.sender", "dispatcher")}
+LOGINS_OF = {"ingest": "parley_ingest_login", "api": "parley_api_login", "sender": "parley_sender_login"}
 SECRET = "start-stop-app-secret"
 PASSWORD = "start-stop"
 PATIENCE_S = 20.0  # the pool's longest pause between two tries is 10 s
@@ -113,7 +116,7 @@ def started(servers: Servers, *names: str) -> Iterator[list[Process]]:
 
 def _start(name: str, servers: Servers) -> Process:
     port, internal_port = any_free_port(), any_free_port()
-    login = {"ingest": "parley_ingest_login", "api": "parley_api_login"}.get(name, "parley_service_login")
+    login = LOGINS_OF.get(name, "parley_service_login")
     environment = {
         "PATH": os.environ["PATH"],
         "PYTHONUNBUFFERED": "1",
@@ -127,8 +130,12 @@ def _start(name: str, servers: Servers) -> Process:
         "ANTHROPIC_API_KEY": "none",
         "ANTHROPIC_BASE_URL": "http://127.0.0.1:9",
         "SUPABASE_URL": "http://127.0.0.1:9",
+        "STORAGE_DIR": str(servers.folder),
+        "STORAGE_URL_SECRET": "signs addresses of files for minutes",
+        "WHATSAPP_GRAPH_URL": "http://127.0.0.1:9",
+        "WHATSAPP_TOKEN_KEYS": new_key_pair().private_key,
     }
-    command = ["services.ingest", "recorder"] if name == "recorder" else [f"services.{name}"]
+    command = COMMANDS.get(name, (f"services.{name}",))
     log = servers.folder / f"{name}.log"
     with log.open("wb") as output:
         popen = subprocess.Popen(
@@ -159,7 +166,7 @@ class Waited:
 
 @pytest.fixture(scope="module")
 async def waited(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Waited]:
-    """All four, waiting side by side."""
+    """All of them, waiting side by side."""
     servers = Servers(tmp_path_factory.mktemp("waiting"), any_free_port(), any_free_port())
     with started(servers, *NAMES) as processes:
         for process in processes:

@@ -11,10 +11,12 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+from fastapi import FastAPI
 from fastapi.routing import APIRoute
 
-from services.api.person import signed_in_person
-from services.api.web import make_app
+from services.api.web import make_app as make_api
+from services.sender.web import make_app as make_sender
+from shared.auth.person import signed_in_person
 from shared.queue import jobs
 from shared.queue.streams import STREAM
 
@@ -26,8 +28,10 @@ BROAD_EXCEPTS = {
     "shared/queue/runner.py",  # the runner
     "services/ai_worker/analyst.py",  # the runner of an analysis: its lease expires, the row is tried again
     "services/ai_worker/worker.py",  # the process's edge: the loop's thread
+    "services/sender/chores.py",  # the runner of a chore: it is tried again, and the others go on
     "services/ingest/make_durable.py",  # callers wait for an answer
     "services/ingest/record_isolated.py",  # what was recorded before: one we stumble over must not stop the others
+    "services/sender/picture.py",  # a picture somebody made to break its decoder must stop nothing else
     "services/ingest/recorder.py",  # an entry that fails for ever is quarantined
 }
 # Who may read the environment: settings, and what starts processes.
@@ -74,19 +78,50 @@ def test_every_queue_and_stream_has_a_consumer() -> None:
     assert any("WebhookStream(" in text for name, text in sources.items() if name.startswith("services/")), STREAM
 
 
-def test_every_route_needs_a_signed_in_person() -> None:
-    app = make_app(inbox=None, conversations=None, account_events=None, verifier=None)  # type: ignore[arg-type]  routes only
+API = make_api(
+    inbox=None,
+    conversations=None,
+    account_events=None,
+    channels=None,
+    token_public_key=None,
+    templates=None,
+    bulk_sends=None,
+    verifier=None,
+)  # type: ignore[arg-type]  routes only
+SENDER = make_sender(sending=None, bell=None, verifier=None)  # type: ignore[arg-type]  routes only
 
+
+@pytest.mark.parametrize(
+    ("app", "some"),
+    [(API, {"/api/me", "/api/whatsapp/conversations"}), (SENDER, {"/api/whatsapp/send", "/api/whatsapp/typing"})],
+    ids=["api", "sender"],
+)
+def test_every_route_needs_a_signed_in_person(app: FastAPI, some: set[str]) -> None:
     routes = [
         route
         for route in _routes(app.routes)
-        if isinstance(route, APIRoute) and not route.path.startswith("/api/docs")  # open: they hold nothing of anyone
+        if isinstance(route, APIRoute) and not route.path.startswith(app.state.docs_url)  # open: nothing of anyone's
     ]
 
-    assert {"/api/me", "/api/whatsapp/conversations"} <= {route.path for route in routes}
+    assert some <= {route.path for route in routes}
     for route in routes:
         calls = {dependency.call for dependency in route.dependant.dependencies}
         assert signed_in_person in calls, f"{route.path} is open"
+
+
+@pytest.mark.parametrize("app", [API, SENDER], ids=["api", "sender"])
+def test_openapi_tells_problems_by_their_media_type(app: FastAPI) -> None:
+    document = app.openapi()
+
+    answers = [
+        answer
+        for operations in document["paths"].values()
+        for operation in operations.values()
+        for status, answer in operation["responses"].items()
+        if status.startswith(("4", "5"))
+    ]
+    assert len(answers) > 10
+    assert all(set(answer["content"]) == {"application/problem+json"} for answer in answers)
 
 
 def _routes(routes: object) -> Iterator[object]:
@@ -160,7 +195,7 @@ def test_log_events_are_a_noun_and_a_past_verb() -> None:
 def test_metric_labels_have_few_values() -> None:
     from shared.telemetry import metrics
 
-    allowed = {"answer", "where", "index", "outcome", "queue", "model", "kind", "route", "status"}
+    allowed = {"answer", "where", "index", "outcome", "queue", "model", "kind", "route", "status", "type", "cause"}
     for name in dir(metrics):
         assert set(getattr(getattr(metrics, name), "_labelnames", ())) <= allowed, name
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+from base64 import b64encode
 from pathlib import Path
 
 import pytest
@@ -16,6 +17,7 @@ from deploy.local.real import RealParts
 from deploy.local.seed import LOGINS, seed
 from deploy.local.state import StackError, StateDir
 from deploy.local.supervisor import Backoff
+from deploy.local.token_keys import token_keys
 
 CALLER = {
     "PATH": "/usr/bin",
@@ -28,19 +30,28 @@ SECRETS = {
     "ingest": {"DATABASE_URL", "REDIS_URL", "WHATSAPP_APP_SECRETS", "WHATSAPP_VERIFY_TOKEN"},
     "recorder": {"DATABASE_URL", "REDIS_URL"},
     "ai_worker": {"DATABASE_URL", "REDIS_URL", "ANTHROPIC_API_KEY", "ANTHROPIC_BASE_URL"},
-    "api": {"DATABASE_URL", "SUPABASE_URL"},
+    "api": {"DATABASE_URL", "SUPABASE_URL", "WHATSAPP_TOKEN_PUBLIC_KEY"},
+    "sender": {"DATABASE_URL", "REDIS_URL", "SUPABASE_URL", "STORAGE_DIR", "STORAGE_PUBLIC_URL", "STORAGE_URL_SECRET"},
+    "dispatcher": {
+        *("DATABASE_URL", "REDIS_URL", "STORAGE_DIR"),
+        *("WHATSAPP_GRAPH_URL", "WHATSAPP_TOKEN_KEYS", "MEDIA_HOSTS"),
+    },
     "sandbox": {"SANDBOX_HOST", "SANDBOX_PORT", "SANDBOX_WEBHOOK_URL", "SANDBOX_APP_SECRET", "SANDBOX_STORY"},
 }
 
 
 def wiring(real: RealParts | None = None) -> Wiring:
     return Wiring(
-        ports={"ingest": 8001, "api": 8002, "sandbox": 8003},
+        ports={"ingest": 8001, "api": 8002, "sandbox": 8003, "sender": 8004},
         database_urls={login: f"postgresql://{login}" for login in LOGINS},
         redis_url="redis://local",
         story_path="/story.json",
         app_secret="sandbox-secret",
         verify_token="token",
+        token_key="opens-tokens",
+        token_public_key="seals-tokens",
+        storage_dir="/media",
+        storage_url_secret="signs-addresses",
         real=real or RealParts(),
     )
 
@@ -64,6 +75,8 @@ def test_each_process_connects_as_its_own_login() -> None:
         "recorder": "postgresql://parley_service_login",
         "ai_worker": "postgresql://parley_service_login",
         "api": "postgresql://parley_api_login",
+        "sender": "postgresql://parley_sender_login",
+        "dispatcher": "postgresql://parley_service_login",
         "sandbox": None,
     }
 
@@ -88,11 +101,44 @@ def test_the_sandbox_never_holds_a_real_app_secret() -> None:
     assert environment_of("sandbox", real) == environment_of("sandbox")
 
 
+def test_a_real_graph_api_replaces_the_sandbox_s_and_nothing_else_changes() -> None:
+    real = RealParts.from_environment({"WHATSAPP_TOKEN_KEYS": "their-key"})
+
+    dispatcher = environment_of("dispatcher", real)
+
+    assert not {"WHATSAPP_GRAPH_URL", "MEDIA_HOSTS"} & set(dispatcher), "Meta's own addresses are the defaults"
+    assert set(dispatcher) & set(OUTSIDE) == {"HTTPS_PROXY"}
+    assert {name: environment_of(name, real) for name in SECRETS if name != "dispatcher"} == {
+        name: environment_of(name) for name in SECRETS if name != "dispatcher"
+    }
+    assert real.names() == ["Meta's Graph API (WHATSAPP_TOKEN_KEYS)"]
+
+
+def test_only_the_dispatcher_can_open_tokens() -> None:
+    holders = [name for name in SECRETS if "opens-tokens" in str(environment_of(name))]
+
+    assert holders == ["dispatcher"]
+
+
+def test_token_keys_are_made_once_or_taken_from_the_caller(tmp_path: Path) -> None:
+    state = StateDir.open(tmp_path)
+    made = token_keys(state, RealParts())
+    theirs = b64encode(bytes(range(32))).decode()
+    real = RealParts.from_environment({"WHATSAPP_TOKEN_KEYS": f"{theirs},{made.private}"})
+
+    assert token_keys(StateDir.open(tmp_path), RealParts()) == made
+    assert token_keys(state, real).private == f"{theirs},{made.private}"
+    assert len({made.public, made.private, token_keys(state, real).public, theirs}) == 4
+    assert made.private not in repr(made)
+
+
 def test_a_secret_is_not_shown_by_repr() -> None:
     shown = repr(wiring(RealParts(database_url="postgresql://u:hunter2@h/d")))
 
     assert "hunter2" not in shown
     assert "sandbox-secret" not in shown
+    assert "opens-tokens" not in shown
+    assert "signs-addresses" not in shown
 
 
 def test_backoff_doubles_to_ten_seconds() -> None:
@@ -115,7 +161,7 @@ def test_when_everything_nearby_is_taken_any_port_serves() -> None:
 
 def test_seeding_a_foreign_database_is_refused_without_touching_it() -> None:
     with pytest.raises(StackError, match=r"not the embedded one.*--seed-foreign-database"):
-        seed("postgresql://nobody@host.invalid/production", embedded=False)
+        seed("postgresql://nobody@host.invalid/production", embedded=False, token_public_key=None)
 
 
 def test_the_demo_without_a_stack_says_how_to_start_one(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

@@ -5,9 +5,13 @@ from __future__ import annotations
 import random
 import re
 import uuid
+from typing import Any
+
+import pytest
 
 from deploy.local.demo import LINES, new_customer
-from deploy.local.story import CUSTOMERS, PEOPLE, WORKSPACES, story_json
+from deploy.local.story import CUSTOMERS, GRAPH_TOKEN, PEOPLE, TEMPLATES, WORKSPACES, story_json
+from shared.whatsapp.templates import check, read_definition
 
 # Ranges reserved for fiction: US 555-01xx, Ofcom, Bundesnetzagentur, ARCEP.
 FICTIONAL = re.compile(r"1\d{3}55501\d\d|447700900\d{3}|442079460\d{3}|4917139200\d{3}|3363998\d{4}")
@@ -52,12 +56,24 @@ def test_a_business_scoped_user_id_opens_with_a_country() -> None:
 def test_the_sandbox_is_told_of_everybody() -> None:
     story = story_json()
 
-    assert story.pop("meta") == {"behaviour": {"window": "lenient"}}
+    assert story.pop("meta") == {
+        "behaviour": {"window": "lenient"},
+        "tokens": [{"token": GRAPH_TOKEN}],
+        "templates": list(TEMPLATES),
+    }
     assert {key: len(value) for key, value in story.items()} == {
         "users": len(PEOPLE),
         "channels": len(CHANNELS),
         "customers": len(CUSTOMERS),
     }
+
+
+@pytest.mark.parametrize("template", TEMPLATES, ids=lambda template: template["name"])
+def test_every_template_is_one_that_meta_would_take(template: dict[str, Any]) -> None:
+    definition = read_definition(template)
+
+    assert check(definition) == []
+    assert template["waba_id"] in {channel.waba_id for channel in CHANNELS}
 
 
 def test_the_demo_sends_twenty_messages_of_five_customers() -> None:
