@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 from uuid import UUID
@@ -24,8 +24,8 @@ class Lease:
 class Work:
     """One attempt at a conversation: the row of the attempt is committed, the call is not made yet.
 
-    `context`: {settings, window_expires_at, new_messages: [{message_id, content, content_version, sent_at, attempt}],
-    history: [{direction, content}]}, as `app.open_analysis_attempt` builds it.
+    `context`: {tier, reserved_usd, settings, window_expires_at, new_messages: [{message_id, content, content_version,
+    sent_at, attempt}], history: [{direction, content}]}, as `app.open_analysis_attempt` builds it.
     """
 
     lease: Lease
@@ -47,8 +47,19 @@ class AnalysisWork:
     def __init__(self, store: Store) -> None:
         self._store = store
 
-    async def claim_due(self, *, limit: int, lease_s: float, most_messages: int, most_attempts: int) -> Claimed:
-        """Claim conversations that are due, taking turns among workspaces."""
+    async def claim_due(
+        self,
+        *,
+        limit: int,
+        lease_s: float,
+        most_messages: int,
+        most_attempts: int,
+        prices: Mapping[str, object] | None = None,
+    ) -> Claimed:
+        """Claim conversations that are due, taking turns among workspaces, and reserve what each may cost.
+
+        `prices`: as `app.open_analysis_attempt` takes them; None reserves nothing.
+        """
         text = await self._store.call(
             "claim_conversation_work",
             {
@@ -56,6 +67,7 @@ class AnalysisWork:
                 "p_lease_ms": int(lease_s * 1000),
                 "p_max_messages": most_messages,
                 "p_max_attempts": most_attempts,
+                "p_prices": dict(prices) if prices else None,
             },
         )
         answer = json.loads(text)
@@ -73,6 +85,7 @@ class AnalysisWork:
         results: Sequence[dict[str, object]],
         failed: dict[str, object] | None,
         most_messages: int,
+        prices: Mapping[str, object] | None = None,
     ) -> Work | None:
         """Record an attempt; return what arrived meanwhile, or None when there is nothing, or the lease was lost.
 
@@ -88,6 +101,37 @@ class AnalysisWork:
                 "p_results": list(results),
                 "p_failed": failed,
                 "p_max_messages": most_messages,
+                "p_prices": dict(prices) if prices else None,
+            },
+        )
+        following = json.loads(text).get("next")
+        return _work(following) if following else None
+
+    async def finish_contact(
+        self,
+        lease: Lease,
+        *,
+        attempt: dict[str, object],
+        analysis: dict[str, object] | None,
+        retry_in_s: float | None,
+        most_messages: int,
+        prices: Mapping[str, object] | None = None,
+    ) -> Work | None:
+        """Record an attempt at a whole conversation; return what arrived meanwhile, as `finish` does.
+
+        The shapes are those of `finish_contact_analysis`. Without an analysis: when to try again, None never.
+        """
+        text = await self._store.call(
+            "finish_contact_analysis",
+            {
+                "p_workspace_id": str(lease.workspace_id),
+                "p_conversation_id": str(lease.conversation_id),
+                "p_lease_token": str(lease.token),
+                "p_attempt": attempt,
+                "p_analysis": analysis,
+                "p_retry_in_ms": None if retry_in_s is None else int(retry_in_s * 1000),
+                "p_max_messages": most_messages,
+                "p_prices": dict(prices) if prices else None,
             },
         )
         following = json.loads(text).get("next")
@@ -100,6 +144,10 @@ class AnalysisWork:
             {"p_lease_tokens": [_lease_json(x) for x in leases], "p_lease_ms": int(lease_s * 1000)},
         )
         return {UUID(token) for token in json.loads(text)}
+
+    async def health(self) -> dict[str, float]:
+        """Return what `analysis_health` counts, over all workspaces."""
+        return dict(json.loads(await self._store.call("analysis_health", {})))
 
     async def release(self, leases: Sequence[Lease]) -> None:
         """Give work back untouched, due at once."""

@@ -74,6 +74,15 @@ class Channels:
         args: dict[str, object] = {"p_workspace_id": str(workspace_id), "p_changes": dict(changes)}
         return await self._store.call("change_workspace_settings", args, as_user=as_user)
 
+    async def ai_budget(self, workspace_id: UUID, *, as_user: Person) -> str:
+        """Return what Claude may cost a workspace, and has cost it today."""
+        return await self._store.call("ai_budget", {"p_workspace_id": str(workspace_id)}, as_user=as_user)
+
+    async def change_ai_budget(self, workspace_id: UUID, changes: Mapping[str, object], *, as_user: Person) -> str:
+        """Change that; return it."""
+        args: dict[str, object] = {"p_workspace_id": str(workspace_id), "p_changes": dict(changes)}
+        return await self._store.call("change_ai_budget", args, as_user=as_user)
+
 
 @dataclass(frozen=True, slots=True)
 class TokenedChannel:

@@ -96,10 +96,31 @@ OUTBOX_HEALTH = {
 }
 
 # Claude.
-CLAUDE_CALLS = Counter("claude_calls_total", "Calls to Claude, by outcome", ["model", "outcome"])
+CLAUDE_CALLS = Counter(
+    "claude_calls_total",
+    "Calls to Claude, made or not, by what was asked and what it came to",
+    ["task", "model", "outcome"],
+)
+CLAUDE_REDACTED = Counter("claude_redacted_total", "Values taken out before a call, by kind", ["kind"])
 CLAUDE_SECONDS = Histogram("claude_call_seconds", "One call to Claude", ["model"], buckets=_SLOW)
 CLAUDE_TOKENS = Counter("claude_tokens_total", "Tokens, by kind", ["model", "kind"])
 CLAUDE_COST_USD = Counter("claude_cost_usd_total", "What the calls cost by the price table", ["model"])
+CLAUDE_CACHE_READ_SHARE = Histogram(
+    "claude_cache_read_share",
+    "Of what a call shows Claude, the share read from the prompt cache at a tenth of the price",
+    ["task"],
+    buckets=(0.0, 0.1, 0.25, 0.5, 0.75, 0.9, 1.0),
+)
+CLAUDE_CIRCUIT_OPEN = Gauge("claude_circuit_open", "1 while Claude is out and this worker claims nothing")
+# What the database knows of all analyses, by the name it has in analysis_health().
+ANALYSIS_HEALTH = {
+    "due": Gauge("analyses_due", "Conversations Claude could look at now"),
+    "oldest_due_ms": Gauge("analyses_oldest_due_ms", "How long the oldest of them has waited"),
+    "deferred": Gauge("analyses_deferred", "Conversations that wait for the next day's budget, or to be tried again"),
+    "budgets_spent": Gauge("ai_budgets_spent", "Workspaces that have spent 85 % of the day's budget or more"),
+    "most_used": Gauge("ai_budget_most_used", "The fullest day's budget: 1 is all of it"),
+    "batched": Gauge("analyses_batched", "Requests on their way in message batches"),
+}
 ANALYSES_IN_FLIGHT = Gauge("analyses_in_flight", "Conversations this worker is at")
 ANALYSIS_WAIT_SECONDS = Histogram(
     "analysis_age_seconds", "From Meta's time of a message to its analysis", buckets=(*_SLOW, 300.0, 1200.0)

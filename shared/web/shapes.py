@@ -58,6 +58,40 @@ class Judgement(Shape):
     evidence: list[Evidence]
 
 
+class SuggestedTemplate(Shape):
+    """What can be sent while the reply window is closed: POST /api/whatsapp/send with template {id, values}."""
+
+    id: UUID
+    template_name: str = Field(examples=["order_update"])
+    language: str = Field(examples=["en_US"])
+    values: dict[str, Any] = Field(description="As `template.values` takes them", examples=[{"body": {"1": "Ana"}}])
+    text: str | None = Field(description="What the customer will read")
+
+
+class Correction(Shape):
+    """What somebody of us says instead of Claude."""
+
+    id: UUID
+    fields: dict[str, str | float] = Field(
+        description="Of sentiment, sentiment_score, intent, summary, suggested_response, priority, language",
+        examples=[{"intent": "complaint", "priority": "high"}],
+    )
+    corrected_by: UUID
+    corrected_at: datetime
+
+
+class Suggestion(Shape):
+    """What became of the suggested response."""
+
+    outcome: Literal["used", "edited", "ignored", "superseded"] | None = Field(
+        description="Null: on offer; superseded: a newer message's suggestion took its place"
+    )
+    similarity: float | None = Field(description="Of what was sent to what was suggested, 0 to 1")
+    source: Literal["reply", "person", "time"] | None = Field(description="What it was decided by")
+    reply_id: UUID | None
+    decided_at: datetime | None
+
+
 class AnalysisFields(Shape):
     """What Claude answered."""
 
@@ -68,6 +102,9 @@ class AnalysisFields(Shape):
     priority: Judgement
     sentiment_score: float
     language: str
+    suggested_template: SuggestedTemplate | None = Field(
+        None, description="Where the reply window was closed and one fits"
+    )
 
 
 class Analysis(Shape):
@@ -82,6 +119,8 @@ class Analysis(Shape):
     output_tokens: int | None
     cost_usd: float | None = Field(description="This message's share of the call")
     latency_ms: int | None
+    corrections: list[Correction] = Field(description="Those that hold, of this wording; the later wins")
+    suggestion: Suggestion | None
 
 
 class Reaction(Shape):
@@ -178,4 +217,5 @@ class Message(Shape):
     template_id: UUID | None
     bulk_id: UUID | None = Field(description="The bulk send it is part of")
     send_at: datetime | None = Field(description="Scheduled: not before")
+    transcript: str | None = Field(description="What a voice note says, if somebody wrote it down")
     sending: Sending | None = Field(description="Null: simply under way, or done")
