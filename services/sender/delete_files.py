@@ -7,7 +7,8 @@ import asyncio
 import structlog
 
 from services.sender.spool import drop_stale
-from services.sender.storage import Storage, thumbnail_key
+from shared.storage.file_names import thumbnail_key
+from shared.storage.port import Storage
 from shared.store.media import MediaWork
 from shared.telemetry import metrics
 

@@ -16,7 +16,6 @@ from services.sender.executors import SLOW, executors
 from services.sender.expand_bulk_sends import expand_bulk_sends
 from services.sender.graph import open_graph
 from services.sender.leases import Leases
-from services.sender.open_storage import open_storage
 from services.sender.pacing import Pacing
 from services.sender.seal import TokenOpener
 from services.sender.settings import DispatcherSettings
@@ -27,6 +26,7 @@ from shared.queue.connection import connect
 from shared.queue.runner import repeat
 from shared.queue.streams import WebhookStream
 from shared.settings.clocks import Clocks
+from shared.storage.open_storage import open_storage
 from shared.store.bulk import BulkWork
 from shared.store.channels import ChannelWork
 from shared.store.choose import open_store

@@ -20,13 +20,13 @@ from services.sender.diagnosis import Check
 from services.sender.examine_number import examine_number
 from services.sender.examine_setup import examine_clock, examine_keys, examine_storage, examine_webhook
 from services.sender.graph import Graph, open_graph
-from services.sender.open_storage import open_storage
 from services.sender.operator_settings import DoctorSettings, TriedWebhookSettings
 from services.sender.seal import TokenOpener
-from services.sender.storage import Storage
 from shared.domain.errors import Unavailable
 from shared.settings.clocks import Clocks
 from shared.settings.load import load
+from shared.storage.open_storage import open_storage
+from shared.storage.port import Storage
 from shared.store.channels import ChannelWork
 from shared.store.choose import open_store
 

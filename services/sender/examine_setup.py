@@ -17,8 +17,8 @@ import httpx
 
 from services.sender.diagnosis import Check, Diagnosis
 from services.sender.seal import TokenOpener
-from services.sender.storage import Storage
 from shared.domain.errors import ParleyError
+from shared.storage.port import Storage
 from shared.store.channels import TokenedChannel
 
 # An empty delivery: signed, kept, and recorded as nothing.

@@ -12,9 +12,9 @@ from services.sender.fetch_media import FetchMedia
 from services.sender.graph import Graph
 from services.sender.number_executors import number_executors
 from services.sender.settings import DispatcherSettings
-from services.sender.storage import Storage
 from services.sender.template_executors import template_executors
 from services.sender.upload_media import UploadMedia
+from shared.storage.port import Storage
 from shared.store.channels import ChannelWork
 from shared.store.media import MediaWork
 from shared.store.outbox import Outbox

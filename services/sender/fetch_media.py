@@ -15,11 +15,12 @@ import structlog
 from services.sender.chores import Again, Chore, ChoreError, Done, Failed
 from services.sender.download import Corrupt, Downloads, Gone, HostRefused, NotFetched
 from services.sender.picture import Picture, look
-from services.sender.sniff import essence, is_animated, is_mismatch, sniff
+from services.sender.sniff import is_animated, is_mismatch, sniff
 from services.sender.spool import Spooled, TooLarge
-from services.sender.storage import Storage, served_type, thumbnail_key
 from services.sender.store_upload import put_thumbnail
 from shared.domain.errors import Unavailable
+from shared.storage.file_names import essence, served_type, thumbnail_key
+from shared.storage.port import Storage
 from shared.store.media import FetchedMedia, MediaToFetch, MediaWork
 from shared.telemetry import metrics
 from shared.whatsapp.errors import Kind

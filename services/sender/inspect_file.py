@@ -6,8 +6,9 @@ from dataclasses import dataclass
 from typing import BinaryIO
 
 from services.sender.picture import MOST_PIXELS, Picture, look
-from services.sender.sniff import ACTIVE, essence, is_animated, sniff
+from services.sender.sniff import is_animated, sniff
 from shared.domain.errors import Rejected
+from shared.storage.file_names import ACTIVE, essence
 from shared.whatsapp.outbound.media import FileKind, check_file
 from shared.whatsapp.problems import Problem
 

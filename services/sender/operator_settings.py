@@ -8,8 +8,8 @@ from pydantic import BeforeValidator, Field, SecretStr
 from pydantic_settings import NoDecode
 
 from services.sender.settings import GraphSettings
-from services.sender.storage_settings import Storage
 from shared.settings.groups import DatabaseUnlessRest, ProcessSettings, SupabaseServiceSettings
+from shared.storage.settings import Storage
 
 
 def _split(value: object) -> object:

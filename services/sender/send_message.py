@@ -57,7 +57,8 @@ async def send_message(
             workspace_id,
             message,
             request_id=request_id,
-            digest=digest_of("send", asked.model_dump(mode="json")),
+            # What it was made from is not what is said; and a request repeated across a deploy stays the same.
+            digest=digest_of("send", asked.model_dump(mode="json", exclude={"suggestion_id"})),
             as_user=as_user,
         )
     except Rejected as error:
@@ -127,6 +128,8 @@ def _options(asked: Send) -> Json:
         options["reply_to_id" if _is_ours(asked.reply_to) else "reply_to_wamid"] = asked.reply_to
     if asked.send_at is not None:
         options["send_at"] = asked.send_at.isoformat()
+    if asked.suggestion_id is not None:
+        options["suggestion_id"] = str(asked.suggestion_id)
     if asked.seen_seq is not None:
         options["seen_seq"] = asked.seen_seq
     return options

@@ -4,11 +4,11 @@ from __future__ import annotations
 
 from fastapi import FastAPI
 
-from services.sender.open_storage import file_urls_of
 from services.sender.routes import files, media
-from services.sender.storage import Storage
-from services.sender.storage_folder import FolderStorage
-from services.sender.storage_settings import ServedStorageSettings
+from shared.storage.folder import FolderStorage
+from shared.storage.open_storage import file_urls_of
+from shared.storage.port import Storage
+from shared.storage.settings import ServedStorageSettings
 from shared.store.media import Uploads
 
 

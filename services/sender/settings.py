@@ -7,7 +7,7 @@ from typing import Annotated
 from pydantic import BeforeValidator, Field, SecretStr
 from pydantic_settings import NoDecode
 
-from services.sender.storage_settings import MediaSettings, ServedStorage, Storage
+from services.sender.media_settings import MediaSettings
 from shared.settings.groups import (
     CacheSettings,
     DatabaseUnlessRest,
@@ -20,6 +20,7 @@ from shared.settings.groups import (
     SupabaseServiceSettings,
     SupabaseSignInSettings,
 )
+from shared.storage.settings import ServedStorage, Storage
 
 
 def _split(value: object) -> object:

@@ -45,6 +45,9 @@ class Send(_Asked):
         None, description="The message that is quoted: our id or Meta's"
     )
     send_at: AwareDatetime | None = Field(None, description="Not before; at most 90 days ahead")
+    suggestion_id: UUID | None = Field(
+        None, description="The customer's message whose suggested response this was made from, changed or not"
+    )
     seen_seq: Annotated[int, Field(strict=True, ge=0, le=2**63 - 1)] | None = Field(
         None, description="`seq` of the last message you saw; a later one of the customer's refuses this (409)"
     )

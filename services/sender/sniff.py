@@ -14,6 +14,7 @@ from typing import BinaryIO
 import puremagic
 
 from services.sender.containers import mp4_type, ole_type, zip_type
+from shared.storage.file_names import ACTIVE, essence
 
 _HEAD_BYTES = 64 * 1024  # looked at; containers are followed further
 _ID3_HEADER_BYTES = 10
@@ -33,18 +34,6 @@ _STARTS: tuple[tuple[bytes, str], ...] = (
     (b"\xcf\xfa\xed\xfe", "application/x-mach-binary"),
     (b"#!", "text/x-shellscript"),
     (b"{\\rtf", "application/rtf"),
-)
-# Said aloud by a browser, or run by a person who opens it: never what it may be said to be instead.
-ACTIVE = frozenset(
-    {
-        "text/html",
-        "text/xml",
-        "image/svg+xml",
-        "text/x-shellscript",
-        "application/vnd.microsoft.portable-executable",
-        "application/x-elf",
-        "application/x-mach-binary",
-    }
 )
 # What a browser takes for HTML. Source: WHATWG, MIME Sniffing Standard, 7.1, read 2026-11-24.
 _HTML = re.compile(
@@ -66,8 +55,6 @@ _EXACT = frozenset(
         "application/vnd.openxmlformats-officedocument.presentationml.presentation",
     }
 )  # fmt: skip
-# Other names for the same, and sound that came in the container of pictures.
-_SAME = {"image/jpg": "image/jpeg", "audio/mp3": "audio/mpeg", "audio/x-m4a": "audio/mp4", "audio/m4a": "audio/mp4"}
 
 
 def sniff(file: BinaryIO) -> str | None:
@@ -89,12 +76,6 @@ def is_animated(file: BinaryIO) -> bool:
     file.seek(0)
     head = file.read(21)
     return head[12:16] == b"VP8X" and len(head) == 21 and bool(head[20] & 0x02)
-
-
-def essence(mime_type: str) -> str:
-    """Return a type without its parameters, under its usual name."""
-    plain = mime_type.partition(";")[0].strip().lower()
-    return _SAME.get(plain, plain)
 
 
 def is_mismatch(said: str | None, sniffed: str | None) -> bool:

@@ -13,9 +13,10 @@ import structlog
 from services.sender.inspect_file import Inspected, inspect_file
 from services.sender.multipart_file import file_of
 from services.sender.spool import Spooled, TooLarge, spooled
-from services.sender.storage import Storage, thumbnail_key
 from shared.domain.ids import new_id
 from shared.domain.person import Person
+from shared.storage.file_names import thumbnail_key
+from shared.storage.port import Storage
 from shared.store.media import StoredUpload, Uploads
 from shared.telemetry import metrics
 from shared.whatsapp.outbound.media import FileKind, most_bytes

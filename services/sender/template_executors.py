@@ -8,10 +8,10 @@ from services.sender.chores import Executor
 from services.sender.delete_template import DeleteTemplate
 from services.sender.graph import Graph
 from services.sender.read_template_analytics import ReadTemplateAnalytics
-from services.sender.storage import Storage
 from services.sender.submit_template import SubmitTemplate
 from services.sender.sync_templates import SyncTemplates
 from services.sender.template_samples import TemplateSamples
+from shared.storage.port import Storage
 from shared.store.media import MediaWork
 from shared.store.port import Store
 from shared.store.templates import TemplateWork

@@ -11,9 +11,10 @@ from uuid import UUID
 
 from services.sender.chores import Again, Chore, ChoreError, Done, Failed, outcome_of
 from services.sender.graph import Graph
-from services.sender.storage import Storage, safe_filename
 from services.sender.template_reader import error_of, verdict_of
 from shared.domain.errors import NotFound, Unavailable
+from shared.storage.file_names import safe_filename
+from shared.storage.port import Storage
 from shared.store.media import MediaToUpload, MediaWork
 from shared.whatsapp.errors import Kind
 from shared.whatsapp.wire import Json, mapping, text

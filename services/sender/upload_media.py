@@ -10,8 +10,9 @@ import structlog
 
 from services.sender.chores import Again, Chore, ChoreError, Done, Failed
 from services.sender.graph import Graph
-from services.sender.storage import Storage, safe_filename
 from shared.domain.errors import NotFound, Unavailable
+from shared.storage.file_names import safe_filename
+from shared.storage.port import Storage
 from shared.store.media import MediaToUpload, MediaWork
 from shared.telemetry import metrics
 from shared.whatsapp.errors import Kind, Verdict, classify

@@ -5,7 +5,6 @@ from __future__ import annotations
 import httpx
 from fastapi import FastAPI
 
-from services.sender.open_storage import open_storage
 from services.sender.routes import messages
 from services.sender.routes.media import UPLOAD_DEADLINE_S
 from services.sender.serve_media import serve_media
@@ -14,6 +13,7 @@ from shared.auth.tokens import TokenVerifier
 from shared.queue.bell import OutboxBell
 from shared.queue.connection import connect
 from shared.settings.clocks import Clocks
+from shared.storage.open_storage import open_storage
 from shared.store.choose import open_store
 from shared.store.media import Uploads
 from shared.store.sending import Sending

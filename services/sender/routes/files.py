@@ -8,9 +8,10 @@ from datetime import UTC, datetime
 from fastapi import APIRouter, Request, Response
 from starlette.responses import FileResponse
 
-from services.sender.file_urls import PATH, FileUrls, remaining_s
-from services.sender.storage import content_disposition, missing_file
-from services.sender.storage_folder import FolderStorage
+from shared.storage.file_names import content_disposition
+from shared.storage.file_urls import PATH, FileUrls, remaining_s
+from shared.storage.folder import FolderStorage
+from shared.storage.port import missing_file
 
 router = APIRouter(tags=["media"])
 

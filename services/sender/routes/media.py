@@ -11,10 +11,11 @@ from uuid import UUID
 from fastapi import APIRouter, Header, Query, Request, Response
 
 from services.sender.media_shapes import MediaFile, MediaUrl
-from services.sender.storage import Storage, safe_filename, served_type
 from services.sender.store_upload import Upload, store_upload
 from shared.auth.person import SignedIn
 from shared.domain.errors import Unavailable
+from shared.storage.file_names import safe_filename, served_type
+from shared.storage.port import Storage
 from shared.store.media import Uploads
 from shared.web.shapes import Problem
 from shared.whatsapp.outbound.media import FileKind, most_bytes

@@ -9,11 +9,12 @@ from urllib.parse import parse_qsl, urlsplit
 import pytest
 
 from services.sender.download import hex_sha256
-from services.sender.file_urls import PATH, FileUrls
 from services.sender.media_hosts import is_stand_in, leads_outside, may_fetch
 from services.sender.multipart_file import file_of
-from services.sender.storage import checked_key, content_disposition, safe_filename
 from shared.domain.errors import NotFound, Rejected
+from shared.storage.file_names import content_disposition, safe_filename
+from shared.storage.file_urls import PATH, FileUrls
+from shared.storage.port import checked_key
 
 KEY = "0199c2f4-7a31-7cc0-9a3e-0d4f2b1c6e55/2026/11/0199c2f4-7a31-7cc0-9a3e-0d4f2b1c6e56"
 NOW = datetime(2026, 11, 24, 12, tzinfo=UTC)
