@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from datetime import datetime
+from datetime import date, datetime
 from typing import Annotated, Any, Literal
 from uuid import UUID
 
@@ -298,6 +298,9 @@ class WorkspaceSettings(Shape):
         description="When customers see that their messages were read: as they arrive, as somebody opens them, never"
     )
     reopen_archived: bool = Field(description="A new message reopens an archived conversation")
+    vision: bool = Field(
+        description="Claude is shown the pictures customers send; nothing in a picture can be redacted"
+    )
 
 
 class WorkspaceSettingsChange(Shape):
@@ -305,6 +308,31 @@ class WorkspaceSettingsChange(Shape):
 
     mark_read: MarkRead | None = None
     reopen_archived: Annotated[bool, Field(strict=True)] | None = None
+    vision: Annotated[bool, Field(strict=True)] | None = None
+
+
+class AiBudget(Shape):
+    """What Claude may cost a workspace a day, and has cost it today."""
+
+    workspace_id: UUID
+    enabled: bool = Field(description="Whether Claude reads this workspace's messages at all")
+    daily_budget_usd: float | None = Field(description="null: no limit; 0: off")
+    day: date = Field(description="By the workspace's time zone")
+    ends_at: datetime
+    spent_usd: float
+    reserved_usd: float = Field(description="The most that calls under way may cost")
+    step: Literal["all", "no_small_talk", "cheaper_model", "off"] = Field(
+        description="What is done with less as money gets short: from 70 % on small talk is passed over, from 85 % on "
+        "a cheaper model is asked; what the rest does not reach waits for the next day, two days at most"
+    )
+    deferred: int = Field(description="Conversations that wait for the next day")
+
+
+class AiBudgetChange(Shape):
+    """Those to change; what is left out stays. daily_budget_usd null: no limit."""
+
+    enabled: Annotated[bool, Field(strict=True)] | None = None
+    daily_budget_usd: Annotated[float, Field(strict=True, ge=0, le=100_000)] | None = None
 
 
 class BulkRecipientAsked(BaseModel):

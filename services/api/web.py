@@ -6,8 +6,10 @@ import httpx
 from fastapi import FastAPI
 
 from services.api.routes import account_events as account_event_routes
+from services.api.routes import analyses as analysis_routes
 from services.api.routes import bulk_sends as bulk_send_routes
 from services.api.routes import channels as channel_routes
+from services.api.routes import contacts as contact_routes
 from services.api.routes import conversations as conversation_routes
 from services.api.routes import erasures as erasure_routes
 from services.api.routes import me, workspace_settings
@@ -19,7 +21,9 @@ from shared.store.account_events import AccountEvents
 from shared.store.bulk import BulkSends
 from shared.store.channels import Channels
 from shared.store.choose import open_store
+from shared.store.contacts import Contacts
 from shared.store.conversations import Conversations
+from shared.store.corrections import Corrections
 from shared.store.inbox import Inbox
 from shared.store.templates import Templates
 from shared.web.app import behind_health, new_app
@@ -48,6 +52,8 @@ async def main(settings: Settings) -> None:
             token_public_key=settings.whatsapp.token_public_key,
             templates=Templates(store),
             bulk_sends=BulkSends(store),
+            corrections=Corrections(store),
+            contacts=Contacts(store),
             verifier=verifier,
         )
         await serve_until_stopped(behind_health(app, health), http=settings.http, health=health, clocks=Clocks())
@@ -62,6 +68,8 @@ def make_app(
     token_public_key: str | None,
     templates: Templates,
     bulk_sends: BulkSends,
+    corrections: Corrections,
+    contacts: Contacts,
     verifier: TokenVerifier,
 ) -> FastAPI:
     """Return the app with its routes; every one needs a signed-in person.
@@ -80,14 +88,22 @@ def make_app(
     app.state.token_public_key = token_public_key
     app.state.templates = templates
     app.state.bulk_sends = bulk_sends
+    app.state.corrections = corrections
+    app.state.contacts = contacts
     app.state.verifier = verifier
     app.include_router(me.router)
     app.include_router(conversation_routes.router)
     app.include_router(conversation_routes.contacts)
+    app.include_router(contact_routes.router)
+    app.include_router(contact_routes.tasks)
+    app.include_router(contact_routes.proposals)
+    app.include_router(contact_routes.ai)
     app.include_router(erasure_routes.router)
     app.include_router(account_event_routes.router)
     app.include_router(channel_routes.router)
     app.include_router(workspace_settings.router)
     app.include_router(template_routes.router)
     app.include_router(bulk_send_routes.router)
+    app.include_router(analysis_routes.router)
+    app.include_router(analysis_routes.figures)
     return app

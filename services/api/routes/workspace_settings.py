@@ -8,7 +8,7 @@ from uuid import UUID
 from fastapi import APIRouter, Query, Response
 
 from services.api.person import ChannelsDependency, SignedIn
-from services.api.shapes import Problem, WorkspaceSettings, WorkspaceSettingsChange
+from services.api.shapes import AiBudget, AiBudgetChange, Problem, WorkspaceSettings, WorkspaceSettingsChange
 
 router = APIRouter(prefix="/api/workspace/settings", tags=["workspace"])
 
@@ -32,3 +32,20 @@ async def change_settings(
     """Change those that are given; return all."""
     given = changes.model_dump(exclude_none=True)
     return Response(await channels.change_settings(workspace_id, given, as_user=person), media_type="application/json")
+
+
+@router.get(
+    "/ai-budget", response_model=AiBudget, summary="What Claude may cost, and has cost today", responses=_MANAGED
+)
+async def read_ai_budget(workspace_id: WorkspaceId, person: SignedIn, channels: ChannelsDependency) -> Response:
+    """Return it, for the day that it is where the workspace is."""
+    return Response(await channels.ai_budget(workspace_id, as_user=person), media_type="application/json")
+
+
+@router.patch("/ai-budget", response_model=AiBudget, summary="Change what Claude may cost", responses=_MANAGED)
+async def change_ai_budget(
+    changes: AiBudgetChange, workspace_id: WorkspaceId, person: SignedIn, channels: ChannelsDependency
+) -> Response:
+    """Change what is given; what was put off for want of money is looked at again at once."""
+    given = changes.model_dump(exclude_unset=True)
+    return Response(await channels.change_ai_budget(workspace_id, given, as_user=person), media_type="application/json")
