@@ -3,16 +3,22 @@
 from __future__ import annotations
 
 import asyncio
+from dataclasses import replace
 from datetime import UTC, datetime
+from decimal import Decimal
 from typing import Any
 from uuid import UUID
 
 import structlog
 
+from services.ai_worker.analyse_contact import analyse_contact, prices
 from services.ai_worker.claude import Answer, Claude
 from services.ai_worker.message_analysis import DEFAULT_INTENTS, DEFAULT_TONE, Accepted, NewMessage, Question, Turn
+from services.ai_worker.pictures import Pictures
 from services.ai_worker.pricing import Usage, share
+from services.ai_worker.prompt import Task, Tier
 from services.ai_worker.retries import Outcome, next_step
+from services.ai_worker.template_offers import offers
 from shared.store.analysis import AnalysisWork, Work
 from shared.telemetry import metrics
 
@@ -21,7 +27,9 @@ log = structlog.get_logger()
 MOST_MESSAGES = 20  # per call; a longer burst is several calls, each cheap to repeat
 
 
-async def analyse_conversation(work: Work, *, claude: Claude, rows: AnalysisWork, deadline_s: float) -> None:
+async def analyse_conversation(
+    work: Work, *, claude: Claude, rows: AnalysisWork, pictures: Pictures, deadline_s: float
+) -> None:
     """Carry one lease to its end, each round within `deadline_s`.
 
     Raises: Unavailable, TimeoutError when the database cannot be told; the lease then expires.
@@ -29,13 +37,22 @@ async def analyse_conversation(work: Work, *, claude: Claude, rows: AnalysisWork
     current: Work | None = work
     while current is not None:
         async with asyncio.timeout(deadline_s):
-            current = await _round(current, claude=claude, rows=rows)
+            if current.context["task"] == Task.CONVERSATION:
+                current = await analyse_contact(current, claude=claude, rows=rows, most_messages=MOST_MESSAGES)
+            else:
+                current = await _round(current, claude=claude, rows=rows, pictures=pictures)
 
 
-async def _round(current: Work, *, claude: Claude, rows: AnalysisWork) -> Work | None:
+async def _round(current: Work, *, claude: Claude, rows: AnalysisWork, pictures: Pictures) -> Work | None:
     """Ask, record; return what arrived meanwhile."""
     question = question_of(current.context, now=datetime.now(UTC))
-    answer = await claude.analyse_messages(question)
+    reserved_usd = current.context["reserved_usd"]
+    async with pictures.of(current.context["new_messages"]) as shown:
+        answer = await claude.analyse_messages(
+            replace(question, pictures=shown),
+            tier=Tier(current.context["tier"]),
+            most_usd=None if reserved_usd is None else Decimal(str(reserved_usd)),
+        )
     failed = _failed(answer, question)
     log.log(
         20 if answer.outcome is Outcome.OK else 30,
@@ -56,10 +73,11 @@ async def _round(current: Work, *, claude: Claude, rows: AnalysisWork) -> Work |
     )
     following = await rows.finish(
         current.lease,
-        attempt=_attempt_json(current.attempt_id, answer),
-        results=_results_json(answer),
+        attempt=attempt_json(current.attempt_id, answer),
+        results=results_json(answer),
         failed=failed,
         most_messages=MOST_MESSAGES,
+        prices=prices(claude),
     )
     for accepted in answer.accepted:
         age_s = (datetime.now(UTC) - accepted.message.sent_at).total_seconds()
@@ -70,27 +88,33 @@ async def _round(current: Work, *, claude: Claude, rows: AnalysisWork) -> Work |
 def question_of(context: dict[str, Any], *, now: datetime) -> Question:
     """Build the question from what the claim returned."""
     settings = context["settings"]
-    intents = _intents(settings.get("intents")) or DEFAULT_INTENTS
+    intents = intents_of(settings.get("intents")) or DEFAULT_INTENTS
     closes_at = context["window_expires_at"]
     return Question(
         new_messages=tuple(
             NewMessage(
                 message_id=UUID(m["message_id"]),
-                content=m["content"],
+                content=m.get("transcript") or m["content"] or "",
                 content_version=m["content_version"],
                 sent_at=datetime.fromisoformat(m["sent_at"]),
                 attempt=m["attempt"],
+                kind=m["kind"],
+                has_file=m["file"] is not None,
             )
             for m in context["new_messages"]
         ),
-        history=tuple(Turn(is_customer=h["direction"] == "inbound", content=h["content"]) for h in context["history"]),
+        history=tuple(
+            Turn(h["direction"] == "inbound", h["content"], kind=h["kind"], reaction=h.get("reaction"))
+            for h in context["history"]
+        ),
         intents=intents,
         tone=str(settings.get("tone") or DEFAULT_TONE),
         is_reply_window_open=closes_at is not None and datetime.fromisoformat(closes_at) > now,
+        templates=offers(context["templates"]),
     )
 
 
-def _intents(setting: object) -> dict[str, str]:
+def intents_of(setting: object) -> dict[str, str]:
     """Read a workspace's list leniently: what an owner mistyped must not stop the analysis."""
     listed = [i for i in setting if isinstance(i, dict)] if isinstance(setting, list) else []
     return {i["name"]: str(i.get("description") or "") for i in listed if isinstance(i.get("name"), str) and i["name"]}
@@ -125,10 +149,12 @@ def _failed(answer: Answer, question: Question) -> dict[str, Any] | None:
         # The longest: a newcomer's short pause must not use up the tries of those before it.
         "retry_in_ms": int(max(pauses_s) * 1000) if pauses_s else None,
         "isolate": any(step.isolate for step in steps.values()),
+        "not_counted": answer.outcome is Outcome.CIRCUIT_OPEN,
     }
 
 
-def _attempt_json(attempt_id: int, answer: Answer) -> dict[str, object]:
+def attempt_json(attempt_id: int, answer: Answer) -> dict[str, object]:
+    """Return what is stored of a call: see finish_conversation_analysis."""
     return {
         "id": attempt_id,
         "outcome": answer.outcome,
@@ -141,7 +167,8 @@ def _attempt_json(attempt_id: int, answer: Answer) -> dict[str, object]:
     }
 
 
-def _results_json(answer: Answer) -> list[dict[str, object]]:
+def results_json(answer: Answer) -> list[dict[str, object]]:
+    """Return what is stored of each message: see finish_conversation_analysis."""
     if not answer.accepted:
         return []
     shares = share(answer.usage, answer.cost_usd, parts=len(answer.accepted))

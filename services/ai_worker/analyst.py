@@ -8,24 +8,32 @@ from uuid import UUID
 
 import structlog
 
+from services.ai_worker.analyse_contact import prices
 from services.ai_worker.analyse_conversation import MOST_MESSAGES, analyse_conversation
 from services.ai_worker.claude import Claude
+from services.ai_worker.pictures import Pictures
 from services.ai_worker.retries import MOST_ATTEMPTS
 from shared.domain.errors import ParleyError
 from shared.queue.runner import wait
 from shared.settings.clocks import Clocks
+from shared.storage.port import Storage
 from shared.store.analysis import AnalysisWork, Lease, Work
 from shared.telemetry import metrics
 
 log = structlog.get_logger()
 
+_WATCH_EVERY_S = 15.0
+
 
 class Analyst:
     """Holds up to `slots` leases; each is one task, renewed with all others in one call."""
 
-    def __init__(self, *, claude: Claude, rows: AnalysisWork, clocks: Clocks, slots: int) -> None:
+    def __init__(
+        self, *, claude: Claude, rows: AnalysisWork, clocks: Clocks, slots: int, storage: Storage | None = None
+    ) -> None:
         self._claude = claude
         self._rows = rows
+        self._pictures = Pictures(storage)
         self._clocks = clocks
         self._slots = slots
         self._held: dict[UUID, tuple[Lease, asyncio.Task[None]]] = {}
@@ -42,12 +50,15 @@ class Analyst:
                 await self._slot_fell_free.wait()
             if self._is_stopping:
                 return self._clocks.poll_every_s
-            free = self._slots - len(self._held)
+            free = self._claude.breaker.admits(self._slots - len(self._held))
+            if not free:  # Claude is out: what is due stays so, untried
+                return min(self._clocks.poll_every_s, max(0.05, self._claude.breaker.wait_s()))
             claimed = await self._rows.claim_due(
                 limit=free,
                 lease_s=self._clocks.lease_s,
                 most_messages=MOST_MESSAGES,
                 most_attempts=MOST_ATTEMPTS,
+                prices=prices(self._claude),
             )
             for work in claimed.work:
                 self._start(work)
@@ -80,6 +91,13 @@ class Analyst:
                     self._held[token][1].cancel()
         return self._clocks.renew_every_s
 
+    async def watch(self) -> float:
+        """Show what waits and what is spent, to whoever scrapes; return the seconds to pause."""
+        health = await self._rows.health()
+        for name, gauge in metrics.ANALYSIS_HEALTH.items():
+            gauge.set(health[name])
+        return _WATCH_EVERY_S
+
     def stop_claiming(self) -> None:
         """Claim nothing new; whoever waits for a slot returns."""
         self._is_stopping = True
@@ -110,7 +128,11 @@ class Analyst:
         """Run one lease to its end; an error here lets the lease expire, and the row is tried again."""
         try:
             await analyse_conversation(
-                work, claude=self._claude, rows=self._rows, deadline_s=self._clocks.analysis_deadline_s
+                work,
+                claude=self._claude,
+                rows=self._rows,
+                pictures=self._pictures,
+                deadline_s=self._clocks.analysis_deadline_s,
             )
         except ParleyError as error:
             log.warning("analysis.postponed", conversation_id=str(work.lease.conversation_id), error_code=error.code)

@@ -1,10 +1,11 @@
-"""The message analysis: what Claude is asked, and what of its answer we accept. Pure: no I/O, no clock."""
+"""The message analysis: what Claude is asked, and what of its answer we accept. Does no I/O, has no clock."""
 
 from __future__ import annotations
 
 import hashlib
 import json
 import re
+from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import datetime
 from functools import cache
@@ -13,6 +14,9 @@ from typing import Any, Literal
 from uuid import UUID
 
 from pydantic import BaseModel, ConfigDict, Field, FiniteFloat, ValidationError, field_validator
+
+from services.ai_worker.pictures import Picture
+from services.ai_worker.template_offers import NO_TEMPLATE, Offer, chosen
 
 # A workspace may bring its own list; this is the sensible default.
 DEFAULT_INTENTS: dict[str, str] = {
@@ -34,7 +38,6 @@ DEFAULT_INTENTS: dict[str, str] = {
 
 DEFAULT_TONE = "Friendly, brief and concrete."
 _FIELDS = ("sentiment", "intent", "summary", "suggested_response", "priority")
-_MOST_CHARACTERS = 4000  # of one message: more says nothing new about it, and costs
 # Of what we believe of an answer. The prompt asks for 25, 60 and 20 words; these stand well above, since a customer
 # can talk a model into writing as much as max_tokens allows, and an agent has to read it.
 MOST_SUMMARY = 400
@@ -59,6 +62,8 @@ class NewMessage:
     content_version: int
     sent_at: datetime
     attempt: int = 1  # this call included
+    has_file: bool = False  # a picture is stored, whether or not it could be read
+    kind: str = "text"  # Meta's type; `content` is then the caption, of a voice note the transcript
 
 
 @dataclass(frozen=True, slots=True)
@@ -67,6 +72,8 @@ class Turn:
 
     is_customer: bool
     content: str
+    kind: str = "text"
+    reaction: str | None = None  # the customer's, to one of ours
 
 
 @dataclass(frozen=True, slots=True)
@@ -78,6 +85,8 @@ class Question:
     intents: dict[str, str]
     tone: str
     is_reply_window_open: bool
+    templates: tuple[Offer, ...] = ()  # what can be sent while the window is closed
+    pictures: tuple[Picture, ...] = ()  # each named by the ref of its message
 
 
 class Entry(BaseModel):
@@ -103,6 +112,9 @@ class Entry(BaseModel):
     priority_confidence: FiniteFloat
     priority_evidence: str
     language: str
+    # Only asked for where there are templates; checked by `chosen`.
+    template: object = NO_TEMPLATE
+    template_values: object = None
 
     @field_validator("sentiment_score")
     @classmethod
@@ -164,8 +176,13 @@ def instructions() -> tuple[str, str]:
 
 def prompt_version(text: str) -> str:
     """Return the version of a prompt's text together with the present form of the answer."""
-    form = json.dumps(answer_schema(["intent"]), sort_keys=True)
+    form = json.dumps(answer_schema(["intent"], ["t1"]), sort_keys=True)
     return f"message_analysis-{hashlib.sha256((text + form).encode()).hexdigest()[:8]}"
+
+
+def version_of(version: str, question: Question) -> str:
+    """Return the version of an analysis; one that had the chance of a picture says so, and is not repeated for it."""
+    return f"{version}+vision" if any(message.has_file for message in question.new_messages) else version
 
 
 def workspace_instructions(question: Question) -> str:
@@ -174,26 +191,39 @@ def workspace_instructions(question: Question) -> str:
     return f"The intents are:\n{intents}\n\nThe business's tone: {question.tone}"
 
 
-def data_document(question: Question) -> str:
-    """Return the conversation as delimited data. No ids, names or numbers of ours: Claude sees refs."""
-    document = {
+def data(question: Question) -> dict[str, object]:
+    """Return the conversation as data. No ids, names or numbers of ours: Claude sees refs."""
+    document: dict[str, object] = {
         "reply_window": "open" if question.is_reply_window_open else "closed",
         "history": [
-            {"from": "customer" if turn.is_customer else "business", "text": turn.content[:_MOST_CHARACTERS]}
+            {
+                "from": "customer" if turn.is_customer else "business",
+                "text": turn.content,
+                **_kind(turn.kind),
+                **({"reaction": turn.reaction} if turn.reaction else {}),
+            }
             for turn in question.history
         ],
         "new_messages": [
-            {"ref": f"m{number}", "text": message.content[:_MOST_CHARACTERS]}
+            {"ref": f"m{number}", "text": message.content, **_kind(message.kind)}
             for number, message in enumerate(question.new_messages, 1)
         ],
     }
-    # "<" is escaped as JSON allows, so that nothing a customer types can close the tag.
-    escaped = json.dumps(document, ensure_ascii=False).replace("<", "\\u003c")
-    return f"<data>\n{escaped}\n</data>"
+    if question.templates:
+        document["templates"] = [offer.shown() for offer in question.templates]
+    return document
 
 
-def answer_schema(intents: list[str]) -> dict[str, object]:
-    """Return the JSON schema Claude's answer must follow: small and flat."""
+# Those whose text is not all there is to them.
+_MEDIA = ("image", "video", "document", "audio", "sticker")
+
+
+def _kind(kind: str) -> dict[str, str]:
+    return {"kind": "voice note" if kind == "audio" else kind} if kind in _MEDIA else {}
+
+
+def answer_schema(intents: list[str], templates: Sequence[str] = ()) -> dict[str, object]:
+    """Return the JSON schema Claude's answer must follow: small and flat. `templates`: refs of those on offer."""
     text: dict[str, object] = {"type": "string"}
     number: dict[str, object] = {"type": "number"}
     properties: dict[str, object] = {
@@ -209,6 +239,15 @@ def answer_schema(intents: list[str]) -> dict[str, object]:
     for name in _FIELDS:
         properties[f"{name}_confidence"] = number
         properties[f"{name}_evidence"] = text
+    if templates:
+        properties["template"] = {"type": "string", "enum": [NO_TEMPLATE, *templates]}
+        pair = {
+            "type": "object",
+            "properties": {"name": text, "value": text},
+            "required": ["name", "value"],
+            "additionalProperties": False,
+        }
+        properties["template_values"] = {"type": "array", "items": pair}
     entry = {
         "type": "object",
         "properties": properties,
@@ -238,12 +277,12 @@ def read_answer(text: str, question: Question) -> list[Accepted]:
             continue
         message = by_ref.get(entry.ref)
         if message is not None and entry.intent in question.intents:
-            accepted.setdefault(message.message_id, Accepted(message, entry, _result(entry, message)))
+            accepted.setdefault(message.message_id, Accepted(message, entry, _result(entry, message, question)))
     return list(accepted.values())
 
 
-def _result(entry: Entry, message: NewMessage) -> dict[str, Any]:
-    fields = {
+def _result(entry: Entry, message: NewMessage, question: Question) -> dict[str, Any]:
+    fields: dict[str, Any] = {
         name: {
             "value": getattr(entry, name),
             "confidence": getattr(entry, f"{name}_confidence"),
@@ -251,6 +290,8 @@ def _result(entry: Entry, message: NewMessage) -> dict[str, Any]:
         }
         for name in _FIELDS
     }
+    if template := chosen(entry.template, entry.template_values, question.templates):
+        fields["suggested_template"] = template
     return {**fields, "sentiment_score": entry.sentiment_score, "language": entry.language}
 
 

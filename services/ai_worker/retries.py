@@ -18,6 +18,10 @@ class Outcome(StrEnum):
     TIMEOUT = "timeout"
     UNREACHABLE = "unreachable"  # no connection, or their 5xx
     NOT_AUTHORISED = "not_authorised"  # our key is wrong or empty: someone must act
+    # Not asked:
+    NOT_REDACTED = "not_redacted"  # something personal could not be taken out
+    TOO_LARGE = "too_large"  # could cost more than was reserved for it
+    CIRCUIT_OPEN = "circuit_open"  # Claude is out; no try of anybody's
 
 
 _LATER_S = (5, 30, 120, 300, 600, 600, 600)
@@ -34,9 +38,18 @@ RETRY_AFTER_S: dict[Outcome, tuple[int, ...]] = {
     Outcome.TIMEOUT: _LATER_S,
     Outcome.UNREACHABLE: _LATER_S,
     Outcome.NOT_AUTHORISED: _LATER_S,
+    Outcome.NOT_REDACTED: (),
+    Outcome.TOO_LARGE: (),
 }
 
-_DEPENDS_ON_CONTENT = frozenset({Outcome.REFUSED, Outcome.INVALID, Outcome.TRUNCATED, Outcome.NONSENSE})
+_DEPENDS_ON_CONTENT = frozenset(
+    {
+        *(Outcome.REFUSED, Outcome.INVALID, Outcome.TRUNCATED, Outcome.NONSENSE),
+        *(Outcome.NOT_REDACTED, Outcome.TOO_LARGE),
+    }
+)
+# What says that Claude is out, rather than something about a message.
+WEATHER = frozenset({Outcome.OVERLOADED, Outcome.TIMEOUT, Outcome.UNREACHABLE, Outcome.NOT_AUTHORISED})
 MOST_ATTEMPTS = 10  # more than any schedule: whatever a message does to workers, it stops here
 
 
@@ -53,6 +66,8 @@ def next_step(outcome: Outcome, *, attempt: int, messages: int, retry_after_s: f
 
     `retry_after_s`: what the API asked for; honoured when longer than ours, up to 10 minutes.
     """
+    if outcome is Outcome.CIRCUIT_OPEN:
+        return Next(retry_in_s=max(1.0, min(retry_after_s or 0, 600)), isolate=False)
     isolate = outcome in _DEPENDS_ON_CONTENT
     if isolate and messages > 1:
         return Next(retry_in_s=0, isolate=True)  # one bad message must not cost its neighbours theirs

@@ -6,6 +6,7 @@ from typing import Annotated
 
 from pydantic import Field, SecretStr, field_validator
 
+from services.ai_worker.models import Models
 from services.ai_worker.pricing import PRICES
 from shared.settings.groups import (
     DatabaseUnlessRest,
@@ -15,6 +16,7 @@ from shared.settings.groups import (
     RedisSettings,
     SupabaseServiceSettings,
 )
+from shared.storage.settings import ReadStorage
 
 
 class AnthropicSettings(Group):
@@ -24,14 +26,26 @@ class AnthropicSettings(Group):
     base_url: str = Field("https://api.anthropic.com", description="Where the Claude API is; the sandbox, locally")
     model: str = Field("claude-haiku-5-5", description="Model of the message analysis; must be in the price table")
 
-    @field_validator("model")
+    conversation_model: str | None = Field(
+        None,
+        description="Model of the conversation analysis, e.g. claude-sonnet-5-5; unset: that of the message analysis",
+    )
+    cheap_model: str = Field(
+        "claude-haiku-5-5", description="Model of every task when little of a workspace's daily budget is left"
+    )
+
+    @field_validator("model", "conversation_model", "cheap_model")
     @classmethod
-    def _has_a_price(cls, model: str) -> str:
-        if model not in PRICES:
+    def _has_a_price(cls, model: str | None) -> str | None:
+        if model is not None and model not in PRICES:
             raise ValueError(
                 f"no price is known for that model, so its cost could not be counted; known: {', '.join(PRICES)}"
             )
         return model
+
+    def models(self) -> Models:
+        """Return which model answers what."""
+        return Models(messages=self.model, conversation=self.conversation_model, cheap=self.cheap_model)
 
 
 class Settings(ProcessSettings):
@@ -42,4 +56,5 @@ class Settings(ProcessSettings):
     database: DatabaseUnlessRest = Field(default_factory=dict, validate_default=True)
     redis: RedisSettings
     anthropic: AnthropicSettings
+    storage: ReadStorage = Field(default_factory=dict, validate_default=True)
     slots: Annotated[int, Field(ge=1, le=256)] = Field(64, description="Calls to Claude in flight at once")

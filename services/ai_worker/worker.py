@@ -7,6 +7,7 @@ import os
 import signal
 import threading
 from contextlib import suppress
+from functools import partial
 from types import FrameType
 
 import redis
@@ -25,12 +26,17 @@ from shared.queue.connection import connect_blocking
 from shared.queue.jobs import AnalyseDue, rq_queue
 from shared.queue.runner import repeat
 from shared.settings.clocks import Clocks
+from shared.storage.open_storage import open_storage_if_any
 from shared.store.analysis import AnalysisWork
 from shared.store.choose import open_store
+from shared.store.corrections import close_suggestions
+from shared.store.port import Store
 from shared.web.health import Health
 from shared.web.serve import serving_internal
 
 log = structlog.get_logger()
+
+SUGGESTION_LIVES_H = 72  # nobody answers with one that is older; a weekend fits
 
 
 class _WakeUps(rq.SimpleWorker):
@@ -107,12 +113,14 @@ class _Loop:
         async with (
             client,
             open_store(settings.database, settings.supabase.rest(), service_role="service_role") as store,
+            open_storage_if_any(settings.storage, supabase_url=settings.supabase.url) as storage,
         ):
             self._analyst = Analyst(
-                claude=Claude(client, model=settings.anthropic.model, timeout_s=clocks.claude_timeout_s),
+                claude=Claude(client, model=settings.anthropic.models(), timeout_s=clocks.claude_timeout_s),
                 rows=AnalysisWork(store),
                 clocks=clocks,
                 slots=settings.slots,
+                storage=storage,
             )
             health = Health({"postgres": store.is_reachable})
             async with serving_internal(health, settings.http):
@@ -120,6 +128,8 @@ class _Loop:
                 loops = [
                     asyncio.create_task(repeat("poll", self._analyst.poll)),
                     asyncio.create_task(repeat("renew", self._analyst.renew)),
+                    asyncio.create_task(repeat("watch", self._analyst.watch)),
+                    asyncio.create_task(repeat("close_suggestions", partial(_close_suggestions, store))),
                 ]
                 if self.is_stopping:  # told so before there was anybody to tell
                     self._stop.set()
@@ -127,9 +137,15 @@ class _Loop:
                 health.stopping = True
                 self._analyst.stop_claiming()  # renewal goes on while we drain
                 await self._analyst.drain(clocks.drain_s)
-                loops[0].cancel()
-                loops[1].cancel()
+                for loop in loops:
+                    loop.cancel()
                 await asyncio.gather(*loops, return_exceptions=True)
+
+
+async def _close_suggestions(store: Store) -> float:
+    """Count old suggestions as ignored; every worker does, since it costs one index probe."""
+    closed = await close_suggestions(store, after_hours=SUGGESTION_LIVES_H)
+    return 1.0 if closed else 600.0
 
 
 def run(settings: Settings) -> None:

@@ -22,7 +22,7 @@ from services.ai_worker.pricing import PRICES
 from services.ai_worker.settings import AnthropicSettings
 from shared.telemetry.logs import configure_logs
 from tests.evals import tables
-from tests.evals.ask import Candidate, NotAuthorised, evaluate
+from tests.evals.ask import Candidate, NotAuthorised, evaluate, patient
 from tests.evals.command_line import parse
 from tests.evals.compare import Change, Gate, compare, gate
 from tests.evals.figures_json import changes_json, figures_json, gate_json
@@ -120,7 +120,7 @@ async def _run(
         async with connect(api_key=target.key, base_url=base_url, timeout_s=options.timeout) as client:
             return await evaluate(
                 labelled,
-                Claude(client, model=target.model, timeout_s=options.timeout, prompt=candidate.text),
+                Claude(client, model=target.model, timeout_s=options.timeout, prompt=candidate.text, breaker=patient()),
                 candidate=candidate,
                 model=target.model,
                 api=target.api,

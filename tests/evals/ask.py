@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import asyncio
+import sys
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass
 from datetime import UTC, datetime
 
+from services.ai_worker.breaker import Breaker
 from services.ai_worker.claude import Answer, Claude
 from services.ai_worker.examples import Example
 from services.ai_worker.pricing import PRICES
@@ -18,6 +20,11 @@ from tests.evals.sets import LabelledSet, language_of
 
 PAUSES_S = (1.0, 5.0, 20.0)  # before another try, when Claude or the way there says "later"
 _LATER = (Outcome.OVERLOADED, Outcome.TIMEOUT, Outcome.UNREACHABLE)
+
+
+def patient() -> Breaker:
+    """Return a circuit that never opens: an evaluation is short, waits by itself, and must ask about every example."""
+    return Breaker(failures_to_open=sys.maxsize)
 
 
 class NotAuthorised(Exception):

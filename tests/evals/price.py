@@ -8,8 +8,9 @@ from dataclasses import dataclass
 from decimal import Decimal
 
 from services.ai_worker.claude import most_output_tokens
-from services.ai_worker.message_analysis import answer_schema, data_document, instructions, workspace_instructions
+from services.ai_worker.message_analysis import answer_schema, data, instructions, workspace_instructions
 from services.ai_worker.pricing import Usage, cost_usd
+from services.ai_worker.prompt import delimited
 from tests.evals.ask import Candidate
 from tests.evals.sets import LabelledSet
 
@@ -34,7 +35,7 @@ def estimate(labelled: LabelledSet, *, candidates: Iterable[Candidate], model: s
         text = candidate.text if candidate.text is not None else instructions()[0]
         for example in labelled.examples:
             question = example.question()
-            shown = text + workspace_instructions(question) + data_document(question)
+            shown = text + workspace_instructions(question) + delimited(data(question))
             shown += json.dumps(answer_schema(list(question.intents)))
             tokens = round(len(shown) / _CHARACTERS_PER_TOKEN)
             likely = _OUTPUT_PER_MESSAGE * len(question.new_messages)

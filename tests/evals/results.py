@@ -11,6 +11,8 @@ from pydantic import BaseModel, ConfigDict, ValidationError
 
 from tests.evals.judge import Verdict
 
+_SAYS_NOTHING = ("overloaded", "timeout", "unreachable", "circuit_open", "not_authorised")  # of a prompt
+
 Api = Literal["anthropic", "sandbox", "other"]
 
 
@@ -84,7 +86,7 @@ class Results(Strict):
     @property
     def unanswered(self) -> int:
         """Calls that failed for no reason of the text's: overloaded, timed out. They say nothing about a prompt."""
-        return sum(call.outcome in ("overloaded", "timeout", "unreachable", "not_authorised") for call in self.calls)
+        return sum(call.outcome in _SAYS_NOTHING for call in self.calls)
 
     def write(self, file: Path) -> None:
         """Write it to a file, and its folder if there is none."""

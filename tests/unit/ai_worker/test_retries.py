@@ -8,8 +8,11 @@ from hypothesis import strategies as st
 
 from services.ai_worker.retries import MOST_ATTEMPTS, RETRY_AFTER_S, Next, Outcome, next_step
 
-FAILURES = [outcome for outcome in Outcome if outcome is not Outcome.OK]
-CONTENT = [Outcome.REFUSED, Outcome.INVALID, Outcome.TRUNCATED, Outcome.NONSENSE]
+FAILURES = [outcome for outcome in Outcome if outcome not in (Outcome.OK, Outcome.CIRCUIT_OPEN)]
+CONTENT = [
+    *(Outcome.REFUSED, Outcome.INVALID, Outcome.TRUNCATED, Outcome.NONSENSE),
+    *(Outcome.NOT_REDACTED, Outcome.TOO_LARGE),
+]
 WEATHER = [outcome for outcome in FAILURES if outcome not in CONTENT]
 
 
@@ -94,3 +97,10 @@ def test_a_pause_is_always_one_the_database_can_add(
 
     assert step.retry_in_s is None or 0 <= int(step.retry_in_s * 1000) <= 600_000
     assert step.isolate is (outcome in CONTENT)
+
+
+def test_what_was_not_asked_since_claude_is_out_is_never_given_up() -> None:
+    for attempt in (1, 10, 1000):
+        step = next_step(Outcome.CIRCUIT_OPEN, attempt=attempt, messages=3, retry_after_s=20)
+
+        assert step == Next(retry_in_s=20, isolate=False)
