@@ -20,7 +20,8 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, T
 from rich.table import Table
 from rich.text import Text
 
-from deploy.local import demo_replies
+from deploy.local import demo_contacts, demo_replies
+from deploy.local.demo_contacts import Known
 from deploy.local.demo_replies import Question, Reply
 from deploy.local.seed import refuse_foreign
 from deploy.local.state import StackError, StateDir
@@ -142,15 +143,20 @@ async def run_demo(state_dir: Path, *, as_json: bool, allow_foreign: bool) -> in
                 sent = await _send_all(http, stack, progress)
                 await _watch(http, stack, token, sent, outcomes, progress)
                 replies = await _reply(http, stack, token, outcomes, progress)
+            talks = [(one.sent.workspace.id, one.conversation_id) for one in outcomes.values() if one.conversation_id]
+            known = await demo_contacts.read_all(http, stack["addresses"]["api"], token, talks)
     except httpx.HTTPError as error:
         raise StackError(f"The stack does not answer ({error}); see its terminal and {stack['logs']}.") from error
     results = [outcomes.get(one.wamid, Outcome(one, "not seen")) for one in sent]
     if as_json:
-        print(json.dumps(_as_json(results, replies), indent=2, ensure_ascii=False))
+        print(json.dumps(_as_json(results, replies, known), indent=2, ensure_ascii=False))
     else:
         console.print()
         console.print(result_table(results, wide=console.width >= 110))
         console.print(_summary(results))
+        if known:
+            console.print()
+            console.print(demo_contacts.table(known))
         if replies:
             console.print(demo_replies.summary(replies))
     missing = [one for one in results if one.state != "done"]
@@ -356,7 +362,7 @@ def _summary(results: Sequence[Outcome]) -> Text:
     return Text(text, "green" if done == len(results) else "red")
 
 
-def _as_json(results: Sequence[Outcome], replies: Sequence[Reply]) -> dict[str, Any]:
+def _as_json(results: Sequence[Outcome], replies: Sequence[Reply], known: Sequence[Known]) -> dict[str, Any]:
     seconds = [one.seconds for one in results if one.seconds is not None]
     return {
         "messages": [
@@ -375,6 +381,7 @@ def _as_json(results: Sequence[Outcome], replies: Sequence[Reply]) -> dict[str, 
             for one in results
         ],
         "replies": demo_replies.as_json(replies),
+        "contacts": demo_contacts.as_json(known),
         "analysed": sum(one.state == "done" for one in results),
         "median_s": median(seconds) if seconds else None,
         "slowest_s": max(seconds) if seconds else None,

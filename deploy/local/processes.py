@@ -82,6 +82,7 @@ def _ai_worker(wiring: Wiring) -> dict[str, str]:
     return {
         "DATABASE_URL": wiring.database_urls["parley_service_login"],
         "REDIS_URL": wiring.redis_url,
+        "STORAGE_DIR": wiring.storage_dir,
         **claude,
     }
 

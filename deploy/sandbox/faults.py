@@ -38,6 +38,15 @@ class ClaudeFaults(BaseModel):
     match: Annotated[str, Field(min_length=1)] | None = None
 
 
+class BatchFaults(BaseModel):
+    """What goes wrong with message batches; what is wrong with one request in them, `claude` says."""
+
+    model_config = ConfigDict(extra="forbid")
+
+    hold: bool = False  # none ends until this is switched off
+    reply_lost: bool = False  # a batch is made, but its maker gets a 500
+
+
 class WebhookFaults(BaseModel):
     """What goes wrong between Meta and our webhook."""
 
@@ -89,6 +98,7 @@ class Faults(BaseModel):
 
     claude: ClaudeFaults = ClaudeFaults()
     webhooks: WebhookFaults = WebhookFaults()
+    batches: BatchFaults = BatchFaults()
     graph: list[GraphFault] = []  # the first that fits a call hits it; one object stands for a list of one
     # Keep whole prompts in the record of calls; null: as SANDBOX_RECORD_PROMPTS says.
     record_prompts: bool | None = None

@@ -11,8 +11,10 @@ from deploy.sandbox.claude.prompt import REF_KEYS, Prompt, PromptMessage
 from deploy.sandbox.claude.strings import fit_length, format_example, matching
 from deploy.sandbox.claude.understanding import Understanding, understand
 from deploy.sandbox.claude.values import (
+    fitting_tags,
     flag_for,
     meaning_of,
+    new_names,
     pick,
     share_for,
     text_for,
@@ -229,6 +231,10 @@ class _Filler:
         ref_key = next((key for key in REF_KEYS if key in properties), None)
         if meaning.topic == "task" and not wants_a_task(place.read):
             return []
+        if meaning.topic == "tags" and properties:
+            return self._tags(items, place, shape)
+        if meaning.topic == "tags" and "new" in meaning.words and "enum" not in shape:
+            return new_names(meaning, place.read)
         if ref_key and place.messages:
             if meaning.aspect == "evidence" or meaning.topic == "task":
                 strongest = max(place.messages, key=lambda one: understand(one.text).confidence(meaning.topic))
@@ -244,6 +250,21 @@ class _Filler:
         if items is False:
             return []
         return [self.fill(items, replace(place, depth=place.depth + 1))]
+
+    def _tags(self, items: Any, place: _Place, shape: Schema) -> list[Any]:
+        """Make an entry for each tag that fits, or for each that is new."""
+        meaning = meaning_of(place.path)
+        named = {
+            name: [value for value in self._resolve(about)["enum"] if isinstance(value, str) and value]
+            for name, about in shape["properties"].items()
+            if isinstance(about, dict) and "enum" in self._resolve(about)
+        }
+        name, values = next(iter(named.items()), ("name", []))
+        found = fitting_tags(values, place.read) if values else []
+        if "new" in meaning.words:
+            found = new_names(meaning, place.read)
+        entry = replace(place, depth=place.depth + 1)
+        return [self.fill(items, entry) | {name: tag} for tag in found]
 
     def _another(self, items: Any, place: _Place, made: list[Any], *, unique: bool) -> Any:
         """Make one more item, for a minimum that the text alone does not reach."""
@@ -288,6 +309,8 @@ class _Filler:
             said: str | None = place.message.ref
         elif meaning.aspect == "due":
             said = self._prompt.latest_at
+        elif meaning.topic == "stage" and "new" in meaning.words:
+            said = ""
         else:
             said = text_for(meaning, read)
         said = said if said is not None else (read.quote("intent") or read.summary)

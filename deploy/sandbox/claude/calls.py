@@ -30,10 +30,12 @@ class Call:
     refs: tuple[str, ...] = ()
     user_text_sha256: str = ""
     text_sha256s: tuple[str, ...] = ()  # of each message analysed
+    answer_fields: tuple[str, ...] = ()  # what the answer was to hold: tells what kind of question it was
     schema_findings: tuple[str, ...] = ()
     usage: dict[str, object] | None = None
     obeyed: tuple[str, ...] = ()  # orders of a customer's that `gullible` carried out
     prompt: object = None
+    in_batch: bool = False
     answer: str | None = None
 
     def to_json(self) -> dict[str, object]:
@@ -48,8 +50,10 @@ class Call:
             "refs": self.refs[:MOST_MESSAGES_PER_CALL],
             "user_text_sha256": self.user_text_sha256,
             "text_sha256s": self.text_sha256s[:MOST_MESSAGES_PER_CALL],
+            "answer_fields": self.answer_fields,
             "schema_findings": self.schema_findings,
             "usage": self.usage,
+            "in_batch": self.in_batch,
             "obeyed": self.obeyed,
         }
         return shown if self.prompt is None else shown | {"prompt": self.prompt, "answer": self.answer}

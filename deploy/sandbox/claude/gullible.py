@@ -170,7 +170,7 @@ class _Wish:
         return json.dumps(self.answer, ensure_ascii=False)
 
     def _entries(self) -> list[dict[str, Any]]:
-        entries = self.answer.get("entries")
+        entries = self.answer.get("entries", [self.answer] if self.answer else None)
         return [one for one in entries if isinstance(one, dict)] if isinstance(entries, list) else []
 
     def _set(self, name: str, value: str) -> None:

@@ -14,10 +14,14 @@ from fastapi import APIRouter, Request
 from fastapi.responses import JSONResponse, Response
 
 from deploy.sandbox.claude.answer import CannotAnswer, answer, refs_wanted
+from deploy.sandbox.claude.batches_api import batch_routes
 from deploy.sandbox.claude.calls import Call, Calls, sha256
 from deploy.sandbox.claude.gullible import Obedience, obey
+from deploy.sandbox.claude.images import image_problem
 from deploy.sandbox.claude.prompt import Prompt, read_prompt
+from deploy.sandbox.claude.refused import Refused, invalid
 from deploy.sandbox.claude.schema_rules import findings
+from deploy.sandbox.claude.template_choice import choose_templates
 from deploy.sandbox.claude.understanding import understand
 from deploy.sandbox.claude.usage import PromptCache
 from deploy.sandbox.faults import ClaudeMode, FaultBoard
@@ -38,44 +42,34 @@ _FAILURES = {
 }
 
 
-class Refused(Exception):
-    """The request is not one Anthropic takes."""
-
-    def __init__(self, status: int, kind: str, message: str) -> None:
-        super().__init__(message)
-        self.status, self.kind, self.message = status, kind, message
-
-
-def _invalid(message: str) -> Refused:
-    return Refused(400, "invalid_request_error", message)
-
-
 def check(request: Any) -> dict[str, Any]:
     """Return the request if the API would take it. Raises: Refused, with the sentence the API would use."""
     if not isinstance(request, dict):
-        raise _invalid("Input should be an object")
+        raise invalid("Input should be an object")
     for name in ("model", "max_tokens", "messages"):
         if name not in request:
-            raise _invalid(f"{name}: Field required")
+            raise invalid(f"{name}: Field required")
     for name in request.keys() - _KNOWN:
-        raise _invalid(f"{name}: Extra inputs are not permitted")
+        raise invalid(f"{name}: Extra inputs are not permitted")
     if not isinstance(request["model"], str) or not request["model"]:
-        raise _invalid("model: String should have at least 1 character")
+        raise invalid("model: String should have at least 1 character")
     most = request["max_tokens"]
     if not isinstance(most, int) or isinstance(most, bool) or most < 1:
-        raise _invalid("max_tokens: Input should be greater than or equal to 1")
+        raise invalid("max_tokens: Input should be greater than or equal to 1")
     turns = request["messages"]
     if not isinstance(turns, list) or not turns:
-        raise _invalid("messages: at least one message is required")
+        raise invalid("messages: at least one message is required")
     for index, turn in enumerate(turns):
         if not isinstance(turn, dict) or turn.get("role") not in ("user", "assistant"):
-            raise _invalid(f"messages.{index}.role: Input should be 'user' or 'assistant'")
+            raise invalid(f"messages.{index}.role: Input should be 'user' or 'assistant'")
         if not isinstance(turn.get("content"), str | list) or not turn["content"]:
-            raise _invalid(f"messages.{index}: all messages must have non-empty content")
+            raise invalid(f"messages.{index}: all messages must have non-empty content")
+    if problem := image_problem(turns):
+        raise invalid(problem)
     if request.get("stream"):
-        raise _invalid("stream: the sandbox does not stream; send the request without it")
+        raise invalid("stream: the sandbox does not stream; send the request without it")
     if isinstance(choice := request.get("tool_choice"), dict) and choice.get("type") in ("any", "tool"):
-        raise _invalid("tool_choice: the sandbox calls no tools; ask with output_config.format")
+        raise invalid("tool_choice: the sandbox calls no tools; ask with output_config.format")
     _check_format(request)
     return request
 
@@ -85,16 +79,16 @@ def _check_format(request: dict[str, Any]) -> None:
     if config is None:
         return
     if not isinstance(config, dict) or config.keys() - {"format", "effort"}:
-        raise _invalid("output_config: Extra inputs are not permitted")
+        raise invalid("output_config: Extra inputs are not permitted")
     wanted = config.get("format")
     if wanted is None:
         return
     if not isinstance(wanted, dict) or wanted.get("type") != "json_schema":
-        raise _invalid("output_config.format.type: Input should be 'json_schema'")
+        raise invalid("output_config.format.type: Input should be 'json_schema'")
     if not isinstance(wanted.get("schema"), dict):
-        raise _invalid("output_config.format.schema: Field required")
+        raise invalid("output_config.format.schema: Field required")
     if request["messages"][-1]["role"] == "assistant":
-        raise _invalid("Prefill is not compatible with output_config.format")
+        raise invalid("Prefill is not compatible with output_config.format")
 
 
 def text_of(content: object) -> str:
@@ -113,7 +107,11 @@ def _schema_of(request: dict[str, Any]) -> dict[str, Any] | None:
 def _written(schema: dict[str, Any] | None, prompt: Prompt, mode: ClaudeMode, asked: dict[str, Any]) -> Obedience:
     """Write the answer."""
     if mode == "gullible":
-        honest = understand(prompt.inbound_text).reply if schema is None else answer(schema, prompt)
+        honest = (
+            understand(prompt.inbound_text).reply
+            if schema is None
+            else choose_templates(answer(schema, prompt), prompt)
+        )
         return obey(honest, asked, prompt.text)
     return Obedience(_text_written(schema, prompt, mode))
 
@@ -125,7 +123,7 @@ def _text_written(schema: dict[str, Any] | None, prompt: Prompt, mode: ClaudeMod
         fits_a_list = schema is not None and schema.get("type") == "array"
         return json.dumps({"nonsense": NONSENSE} if fits_a_list else NONSENSE)
     if schema is not None:
-        return json.dumps(answer(schema, prompt), ensure_ascii=False)
+        return json.dumps(choose_templates(answer(schema, prompt), prompt), ensure_ascii=False)
     return understand(prompt.inbound_text).reply
 
 
@@ -143,6 +141,10 @@ def routes(calls: Calls, board: FaultBoard) -> APIRouter:
     router = APIRouter()
     cache = PromptCache()
 
+    def errored(request_id: str, kind: str, message: str) -> dict[str, Any]:
+        error = {"type": "error", "error": {"type": kind, "message": message}, "request_id": request_id}
+        return {"type": "errored", "error": error}
+
     def envelope(request_id: str, status: int, kind: str, message: str) -> JSONResponse:
         body = {"type": "error", "error": {"type": kind, "message": message}, "request_id": request_id}
         headers = {"request-id": request_id}
@@ -150,18 +152,24 @@ def routes(calls: Calls, board: FaultBoard) -> APIRouter:
             headers["retry-after"] = "1"
         return JSONResponse(body, status, headers=headers)
 
-    async def read(request: Request, call: Call) -> tuple[dict[str, Any], dict[str, Any] | None, Prompt]:
-        """Take the request apart, writing down what the record keeps. Raises: Refused."""
+    def authorise(request: Request) -> None:
         # The SDK sends its key as a bearer token (seen with 2.12); older ones and curl send x-api-key.
         scheme, _, bearer = request.headers.get("authorization", "").partition(" ")
         if not request.headers.get("x-api-key") and not (scheme.lower() == "bearer" and bearer):
             raise Refused(401, "authentication_error", "x-api-key header is required")
         if not request.headers.get("anthropic-version"):
-            raise _invalid("anthropic-version: header is required")
+            raise invalid("anthropic-version: header is required")
+
+    async def body(request: Request) -> Any:
+        authorise(request)
         try:
-            asked = check(json.loads(await request.body()))
+            return json.loads(await request.body())
         except ValueError as error:
-            raise _invalid(f"The request body is not valid JSON: {error}") from error
+            raise invalid(f"The request body is not valid JSON: {error}") from error
+
+    def read(wanted: Any, call: Call) -> tuple[dict[str, Any], dict[str, Any] | None, Prompt]:
+        """Take a request apart, writing down what the record keeps. Raises: Refused."""
+        asked = check(wanted)
         call.model = asked["model"]
         schema = _schema_of(asked)
         user_text = text_of(next(turn["content"] for turn in reversed(asked["messages"]) if turn["role"] == "user"))
@@ -172,9 +180,10 @@ def routes(calls: Calls, board: FaultBoard) -> APIRouter:
         if board.record_prompts:
             call.prompt = asked
         if schema is not None:
+            call.answer_fields = tuple(schema.get("properties") or ())
             call.schema_findings = findings(schema)
             if board.now.strict_schema and call.schema_findings:
-                raise _invalid(f"output_config.format.schema: {call.schema_findings[0]}")
+                raise invalid(f"output_config.format.schema: {call.schema_findings[0]}")
         return asked, schema, prompt
 
     async def wait(request: Request, seconds: float) -> bool:
@@ -187,23 +196,15 @@ def routes(calls: Calls, board: FaultBoard) -> APIRouter:
         except TimeoutError:
             return False
 
-    async def respond(request: Request, call: Call) -> tuple[str, Response]:
-        """Produce (outcome for the record, answer). Raises: Refused."""
-        asked, schema, prompt = await read(request, call)
-        texts = [prompt.text, *(message.text for message in prompt.to_analyse)]
-        mode, latency_ms = board.take_claude_mode(texts)
-        if mode == "timeout":
-            await wait(request, LONGEST_SILENCE_S)
-            return "timeout", envelope(call.id, 504, "timeout_error", "The sandbox was told not to answer")
-        if await wait(request, latency_ms / 1000):
-            return "client_gone", Response(status_code=499)
-        if mode in _FAILURES:
-            return mode, envelope(call.id, *_FAILURES[mode])
+    def compose(
+        asked: dict[str, Any], schema: dict[str, Any] | None, prompt: Prompt, mode: ClaudeMode, call: Call
+    ) -> tuple[str, dict[str, Any]]:
+        """Produce (outcome for the record, message). Raises: Refused."""
         try:
             written = _written(schema, prompt, mode, asked)
             text, stop_reason = _cut(written.text, asked["max_tokens"], mode)
         except CannotAnswer as error:
-            raise _invalid(f"output_config.format.schema: {error}") from error
+            raise invalid(f"output_config.format.schema: {error}") from error
         content = [{"type": "text", "text": text, "citations": None}, *written.blocks]
         call.obeyed = tuple(dict.fromkeys(written.obeyed))
         if board.record_prompts:
@@ -225,7 +226,48 @@ def routes(calls: Calls, board: FaultBoard) -> APIRouter:
             "usage": call.usage,
         }
         outcome = mode if mode not in ("none", "slow") else ("answered" if stop_reason == "end_turn" else stop_reason)
+        return outcome, message
+
+    async def respond(request: Request, call: Call) -> tuple[str, Response]:
+        """Produce (outcome for the record, answer). Raises: Refused."""
+        asked, schema, prompt = read(await body(request), call)
+        mode, latency_ms = take_mode(prompt)
+        if mode == "timeout":
+            await wait(request, LONGEST_SILENCE_S)
+            return "timeout", envelope(call.id, 504, "timeout_error", "The sandbox was told not to answer")
+        if await wait(request, latency_ms / 1000):
+            return "client_gone", Response(status_code=499)
+        if mode in _FAILURES:
+            return mode, envelope(call.id, *_FAILURES[mode])
+        outcome, message = compose(asked, schema, prompt, mode, call)
         return outcome, JSONResponse(message, headers={"request-id": call.id})
+
+    def take_mode(prompt: Prompt) -> tuple[ClaudeMode, int]:
+        return board.take_claude_mode([prompt.text, *(message.text for message in prompt.to_analyse)])
+
+    def result_of(wanted: Any, call: Call) -> tuple[str, dict[str, Any]]:
+        """Produce (outcome for the record, result) of one request of a batch."""
+        try:
+            asked, schema, prompt = read(wanted, call)
+            mode, _ = take_mode(prompt)
+            if mode == "timeout":
+                return "expired", {"type": "expired"}
+            if mode in _FAILURES:
+                _, kind, text = _FAILURES[mode]
+                return mode, errored(call.id, kind, text)
+            outcome, message = compose(asked, schema, prompt, mode, call)
+            return outcome, {"type": "succeeded", "message": message}
+        except Refused as refused:
+            return refused.kind, errored(call.id, refused.kind, refused.message)
+
+    def answer_request(wanted: Any) -> dict[str, Any]:
+        call = Call(id=f"req_01{secrets.token_hex(11)}", in_batch=True)
+        calls.begin(call)
+        outcome, result = result_of(wanted, call)
+        calls.end(call, outcome)
+        return result
+
+    router.include_router(batch_routes(answer_request, body, authorise, lambda: board.now.batches, envelope))
 
     @router.post("/v1/messages")
     async def create_message(request: Request) -> Response:

@@ -87,6 +87,21 @@ def text_for(meaning: Meaning, read: Understanding) -> str | None:
     }.get(meaning.topic)
 
 
+_HASHTAG = re.compile(r"(?<!\w)#([^\W\d_][\w-]{1,38})")
+
+
+def new_names(meaning: Meaning, read: Understanding) -> list[str]:
+    """List names for what no list has: a new tag is what a customer put a # before; there never is a new stage."""
+    return list(dict.fromkeys(_HASHTAG.findall(read.text))) if meaning.topic == "tags" else []
+
+
+def fitting_tags(values: list[str], read: Understanding) -> list[str]:
+    """List the tags that clearly fit: none is a good answer, so nothing is picked for want of a better one."""
+    fitting = _intent_value(values, read) or _by_overlap(values, read)
+    urgent = [value for value in values if "urgent" in words_of(value) and read.urgent_cues]
+    return list(dict.fromkeys(([fitting] if fitting else []) + urgent))
+
+
 def _task_title(read: Understanding) -> str:
     about = f" about order {read.reference}" if read.reference else ""
     verbs = {
@@ -222,7 +237,7 @@ def share_for(meaning: Meaning, read: Understanding) -> float:
     )
     if words & {"churn", "risk", "frustration", "dissatisfaction"}:
         return leaving
-    if words & {"purchase", "buying", "buy", "interest", "intent", "fit", "conversion", "readiness", "budget"}:
+    if words & {"purchase", "buying", "buy", "interest", "intent", "fit", "conversion", "readiness", "budget", "value"}:
         return interest
     if words & {"engagement", "engaged", "activity", "responsiveness"}:
         return round(min(1.0, 0.3 + len(read.text) / 400), 2)
