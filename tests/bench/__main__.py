@@ -32,8 +32,12 @@ BENCHMARKS = {
     "sender_end_to_end": "messages per second with status webhooks coming back and recorded",
     "sender_pacing": "messages per second of one number through two dispatchers, and what Meta refused",
     "sender_latency": "from POST /send to Meta's acceptance, step by step",
+    "ai_rate": "analyses one worker stores per second, its memory and CPU, beside an RQ job per call",
+    "ai_calls": "Claude calls per 100 customer messages in bursts of five; input tokens with and without caching",
+    "ai_latency": "from webhook to stored analysis under light load, less Claude's own time",
     "soak_memory": "memory of ingest and recorder after ten minutes at full load over after two",
 }
+SAME_RUN = {"ai_memory": "ai_rate", "ai_cpu": "ai_rate"}  # figures that another benchmark has with its own
 _WIDTH = 130  # characters, into a file or a pipe
 ON_DEMAND = ("soak_memory",)  # minutes each: only when named
 
@@ -92,6 +96,7 @@ def _arguments() -> argparse.Namespace:
 def _named(word: str) -> list[str]:
     """Return the benchmarks of that name, or with that first word: `intake` is all of them, `intake.scale` one."""
     name = word.replace(".", "_")
+    name = SAME_RUN.get(name, name)
     return [name] if name in BENCHMARKS else [known for known in BENCHMARKS if known.startswith(f"{name}_")]
 
 

@@ -177,7 +177,9 @@ def test_only_the_dispatcher_can_open_tokens_and_only_it_and_the_sender_hold_fil
     assert [name for name in SERVICES if "WHATSAPP_TOKEN_KEYS" in environment(name)] == ["dispatcher"]
     mounts = {name: service["volumes"] for name, service in SERVICES.items() if "media:" in str(service.get("volumes"))}
 
-    assert mounts == {name: ["media:/var/lib/parley/media"] for name in ("sender", "dispatcher")}
+    assert mounts == {name: ["media:/var/lib/parley/media"] for name in ("sender", "dispatcher")} | {
+        "ai_worker": ["media:/var/lib/parley/media:ro"]
+    }
     assert "install -d -o 10001 -g 10001 /var/lib/parley/media" in DOCKERFILE, "a new volume belongs to root otherwise"
 
 

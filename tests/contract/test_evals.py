@@ -14,7 +14,7 @@ from typing import Any
 import pytest
 
 from services.ai_worker.claude import Claude, connect
-from tests.evals.ask import Candidate, NotAuthorised, evaluate
+from tests.evals.ask import Candidate, NotAuthorised, evaluate, patient
 from tests.evals.results import Results, read_results
 from tests.evals.sets import FOLDER, LabelledSet, choose, read_sets
 
@@ -100,7 +100,7 @@ async def test_with_a_key_nothing_is_spent_before_a_yes(calm: Sandbox) -> None:
 @pytest.fixture
 async def claude(calm: Sandbox) -> AsyncIterator[Claude]:
     async with connect(api_key="sandbox", base_url=calm.url, timeout_s=5) as client:
-        yield Claude(client, model=MODEL, timeout_s=5, prompt="Analyse the messages.")
+        yield Claude(client, model=MODEL, timeout_s=5, prompt="Analyse the messages.", breaker=patient())
 
 
 SOME: LabelledSet = choose(read_sets([FOLDER]), languages=["en"], tags=[], most=6)

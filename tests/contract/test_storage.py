@@ -21,12 +21,12 @@ import pytest
 from fastapi import FastAPI
 
 from deploy.local.ports import HOST, any_free_port
-from services.sender.open_storage import file_urls_of, open_storage
 from services.sender.routes import files
-from services.sender.storage import Storage
-from services.sender.storage_folder import FolderStorage
-from services.sender.storage_settings import ServedStorageSettings
 from shared.domain.errors import NotFound, Unavailable
+from shared.storage.folder import FolderStorage
+from shared.storage.open_storage import file_urls_of, open_storage
+from shared.storage.port import Storage
+from shared.storage.settings import ServedStorageSettings
 from shared.web.app import new_app
 from shared.web.serve import serving
 from tests.contract.lite import HERE, JWT_SECRET, PUBLISHABLE_KEY, SECRET_KEY, install

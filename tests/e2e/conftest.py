@@ -183,10 +183,11 @@ class Stack:
         return str(answer.json()["access_token"])
 
     async def analyses_of(self, texts: Iterable[str]) -> Counter[str]:
-        """How often Claude was asked about each text."""
+        """How often Claude was asked about each text by itself; conversations are read whole besides."""
         by_hash = {hashlib.sha256(text.encode()).hexdigest(): text for text in texts}
         answer = await self.http.get(f"{self.address('sandbox')}/sandbox/claude/calls")
-        hashes = [h for call in answer.json()["calls"] for h in call["text_sha256s"]]
+        calls = [call for call in answer.json()["calls"] if call["answer_fields"] == ["entries"]]
+        hashes = [h for call in calls for h in call["text_sha256s"]]
         return Counter(by_hash[h] for h in hashes if h in by_hash)
 
     async def kill(self, process: str) -> int:

@@ -24,14 +24,14 @@ from deploy.local.ports import HOST, any_free_port
 from services.sender.chores import Chore
 from services.sender.download import Downloads
 from services.sender.fetch_media import FetchMedia
-from services.sender.file_urls import FileUrls
 from services.sender.graph import open_graph
 from services.sender.media_shapes import MediaFile, MediaUrl
 from services.sender.serve_media import serve_media
-from services.sender.storage_folder import FolderStorage
-from services.sender.storage_settings import ServedStorageSettings
 from shared.auth.tokens import TokenVerifier
 from shared.settings.clocks import Clocks
+from shared.storage.file_urls import FileUrls
+from shared.storage.folder import FolderStorage
+from shared.storage.settings import ServedStorageSettings
 from shared.store.media import MediaWork, Uploads
 from shared.store.postgres import PostgresTransport
 from shared.store.webhooks import Webhooks

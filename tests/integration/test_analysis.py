@@ -32,6 +32,7 @@ from rq.registry import FailedJobRegistry
 from deploy.local.ports import any_free_port
 from deploy.local.redis import embedded_redis, prepare_redis
 from services.ai_worker.analyst import Analyst
+from services.ai_worker.breaker import Breaker
 from services.ai_worker.claude import Claude
 from services.ai_worker.message_analysis import DEFAULT_INTENTS, instructions
 from services.ai_worker.retries import MOST_ATTEMPTS
@@ -40,6 +41,7 @@ from shared.queue.connection import connect_blocking
 from shared.queue.jobs import AnalyseDue, Jobs, rq_queue
 from shared.queue.runner import repeat
 from shared.settings.clocks import Clocks
+from shared.storage.port import Storage
 from shared.store.analysis import AnalysisWork, Claimed
 from shared.store.postgres import PostgresTransport
 from shared.store.webhooks import Recorded, Webhooks
@@ -79,16 +81,20 @@ class Office:
 
     async def record(self, *texts: str, person: int = 1, settle_s: float = 0) -> Recorded:
         """Record texts of one person, in one body."""
-        sent = [text_message(t, wamid=_wamid(), **_ids(person)) for t in texts]
-        return await Webhooks(self.store).record([received(webhook(*sent))], settle_s=settle_s)
+        body = webhook(*(sent(text, person) for text in texts))
+        return await Webhooks(self.store).record([received(body)], settle_s=settle_s)
 
-    def analyst(self, *, clocks: Clocks | None = None, slots: int = 8, **client: Any) -> Analyst:
-        """An analyst with the real SDK against the sandbox."""
+    def analyst(
+        self, *, clocks: Clocks | None = None, slots: int = 8, breaker: Breaker | None = None,
+        storage: Storage | None = None, **client: Any,
+    ) -> Analyst:  # fmt: skip
+        """An analyst with the real SDK against the sandbox; its breaker never opens unless one is given."""
         clocks = clocks or Clocks(lease_s=20, renew_every_s=5, claude_timeout_s=20)
         settings = {"api_key": "key", "base_url": self.claude.url, "max_retries": 0, "timeout": clocks.claude_timeout_s}
         sdk = anthropic.AsyncAnthropic(**(settings | client))
-        asking = Claude(sdk, model=MODEL, timeout_s=clocks.claude_timeout_s)
-        return Analyst(claude=asking, rows=AnalysisWork(self.store), clocks=clocks, slots=slots)
+        breaker = breaker or Breaker(failures_to_open=10**6)
+        asking = Claude(sdk, model=MODEL, timeout_s=clocks.claude_timeout_s, breaker=breaker)
+        return Analyst(claude=asking, rows=AnalysisWork(self.store), clocks=clocks, slots=slots, storage=storage)
 
     async def messages(self) -> list[Row]:
         return await self.rows("select * from public.whatsapp_messages order by conversation_id, seq")
@@ -151,6 +157,11 @@ def _wamid() -> str:
     return f"wamid.{next(_numbers):06}"
 
 
+def sent(text: str, person: int) -> dict[str, Any]:
+    """One text of one person, later than the one before."""
+    return text_message(text, wamid=_wamid(), **_ids(person))
+
+
 def _ids(person: int) -> dict[str, str]:
     return {"user_id": f"US.{1000 + person}", "wa_id": f"1202555{person:04}"}
 
@@ -180,10 +191,11 @@ async def working(*analysts: Analyst) -> AsyncIterator[None]:
 
 
 @pytest.fixture
-def office(
+async def office(
     world: World, admin: psycopg.AsyncConnection, service_store: PostgresTransport, claude: ClaudeSandbox
 ) -> Office:
-    """Nothing recorded yet."""
+    """Nothing recorded yet; calls are about messages alone: test_contact_intelligence.py is about conversations."""
+    await admin.execute("""update public.workspaces set settings = settings || '{"analyse_conversations": false}'""")
     return Office(admin, service_store, claude)
 
 

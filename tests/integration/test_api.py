@@ -26,7 +26,9 @@ from shared.store.account_events import AccountEvents
 from shared.store.analysis import AnalysisWork
 from shared.store.bulk import BulkSends
 from shared.store.channels import Channels
+from shared.store.contacts import Contacts
 from shared.store.conversations import Conversations
+from shared.store.corrections import Corrections
 from shared.store.inbox import Inbox
 from shared.store.postgres import PostgresTransport, postgres_transport
 from shared.store.templates import Templates
@@ -99,6 +101,8 @@ async def client_of(store: PostgresTransport, *, token_public_key: str | None = 
                 token_public_key=token_public_key,
                 templates=Templates(store),
                 bulk_sends=BulkSends(store),
+                corrections=Corrections(store),
+                contacts=Contacts(store),
                 verifier=verifier,
             )
         )
@@ -520,8 +524,25 @@ async def test_the_openapi_document_says_what_every_route_needs_and_refuses(clie
         *(f"{method} /api/whatsapp/templates/{{template_id}}" for method in ("GET", "PUT", "DELETE")),
         *(f"POST /api/whatsapp/templates/{{template_id}}/{action}" for action in ("submit", "unpause")),
         "GET /api/whatsapp/templates/{template_id}/analytics",
-        "GET /api/workspace/settings",
-        "PATCH /api/workspace/settings",
+        "POST /api/whatsapp/messages/{message_id}/analysis",
+        "POST /api/whatsapp/messages/{message_id}/analysis/undo",
+        "POST /api/whatsapp/messages/{message_id}/suggestion",
+        "PUT /api/whatsapp/messages/{message_id}/transcript",
+        "GET /api/workspace/suggestion-acceptance",
+        *(f"{method} /api/workspace/settings/ai-budget" for method in ("GET", "PATCH")),
+        "GET /api/whatsapp/contacts/{contact_id}",
+        "PATCH /api/whatsapp/contacts/{contact_id}/tags",
+        "PUT /api/whatsapp/contacts/{contact_id}/stage",
+        "GET /api/tasks",
+        "PATCH /api/tasks/{task_id}",
+        "GET /api/proposals",
+        *(f"POST /api/proposals/{{proposal_id}}/{action}" for action in ("accept", "reject")),
+        "POST /api/workspace/ai-changes/undo",
+        *(
+            f"{method} /api/workspace/{part}"
+            for method in ("GET", "PATCH")
+            for part in ("ai-lists", "settings", "settings/ai-budget")
+        ),
     }
     for name, operation in operations.items():
         assert operation["summary"], name

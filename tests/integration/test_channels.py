@@ -317,12 +317,17 @@ async def test_settings_are_changed_by_who_runs_the_workspace(
         assert answer.status_code == 200, answer.text
         return WorkspaceSettings.model_validate_json(answer.content).model_dump(exclude={"workspace_id"})
 
-    assert await settings("GET", who=agent) == {"mark_read": "on_receipt", "reopen_archived": False}
-    assert await settings("PATCH", {"mark_read": "never"}) == {"mark_read": "never", "reopen_archived": False}
-    changed = {"mark_read": "never", "reopen_archived": True}
-    assert [await settings("PATCH", {"reopen_archived": True}) for _ in range(2)] == [changed, changed]
+    assert await settings("GET", who=agent) == {
+        "mark_read": "on_receipt",
+        "reopen_archived": False,
+        "vision": False,
+    }
+    assert (await settings("PATCH", {"mark_read": "never"}))["mark_read"] == "never"
+    changed = {"mark_read": "never", "reopen_archived": True, "vision": True}
+    asked = {"reopen_archived": True, "vision": True}
+    assert [await settings("PATCH", asked) for _ in range(2)] == [changed, changed]
     assert await agent.refused("PATCH", body={"mark_read": "on_open"}, where=where) == (403, "role_may_not_manage")
-    for wrong in ({"mark_read": "sometimes"}, {"reopen_archived": "yes"}, {"tone": "cold"}):
+    for wrong in ({"mark_read": "sometimes"}, {"reopen_archived": "yes"}, {"vision": 1}, {"tone": "cold"}):
         assert await owner.refused("PATCH", body=wrong, where=where) == (422, "not_valid")
     cursor = await admin.execute("select settings from public.workspaces where id = %s", (world.workspace_a,))
     assert await cursor.fetchall() == [({"tone": "warm"} | changed,)]

@@ -104,7 +104,7 @@ async def test_what_fails_for_now_is_tried_again_and_what_breaks_too(bench: Benc
     async def stumble(chore: Chore) -> Done | Again:
         attempts.append(chore.attempt)
         if chore.attempt == 1:
-            return Again(0.01, ChoreError("transient", "Later."))
+            return Again(60.0, ChoreError("transient", "Later."))
         if chore.attempt == 2:
             raise Unavailable("storage is out", code="storage_unavailable")
         if chore.attempt == 3:

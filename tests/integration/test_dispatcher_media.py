@@ -6,9 +6,9 @@ import time
 from pathlib import Path
 from uuid import UUID, uuid4
 
-from services.sender.storage_folder import FolderStorage
 from services.sender.store_upload import Upload, store_upload
 from shared.domain.person import Person
+from shared.storage.folder import FolderStorage
 from shared.store.media import Uploads
 from shared.store.postgres import PostgresTransport
 from shared.store.webhooks import Webhooks

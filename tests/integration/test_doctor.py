@@ -24,8 +24,8 @@ from services.sender.diagnosis import Check
 from services.sender.graph import open_graph
 from services.sender.operator_settings import TriedWebhookSettings
 from services.sender.seal import new_key_pair
-from services.sender.storage_folder import FolderStorage
 from shared.settings.clocks import Clocks
+from shared.storage.folder import FolderStorage
 from shared.store.channels import ChannelWork
 from shared.store.postgres import PostgresTransport
 from shared.web.health import Health

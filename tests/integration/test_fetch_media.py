@@ -21,7 +21,7 @@ from services.sender.chores import Again, Done, Failed
 from services.sender.delete_files import delete_files
 from services.sender.download import MOST_BYTES
 from services.sender.fetch_media import RETRY_AFTER_S
-from services.sender.storage_folder import FolderStorage
+from shared.storage.folder import FolderStorage
 from shared.store.postgres import PostgresTransport
 from tests.integration import erasing
 from tests.integration.bad_meta import BadMeta, bad_meta, moved, ok

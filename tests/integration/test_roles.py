@@ -23,6 +23,9 @@ from tests.world import PHONE_B, WABA_B, World, received, text_message, webhook
 
 # Run with their owner's powers, past every policy: each is here because somebody thought about it.
 DEFINERS = {
+    "app.forget_batch_requests",
+    "app.forget_conversation",
+    "app.forget_quotations",
     "public.drop_old_webhooks",
     "public.erase_contact_rows",
     "public.make_webhook_partitions",
@@ -31,30 +34,43 @@ DEFINERS = {
 }
 # Run as parley_writer, whom policies hold: how a signed-in person changes anything.
 WRITES = {
+    "public.ai_budget",
     "public.archive_conversation",
     "public.begin_upload",
     "public.block_contact",
     "public.cancel_bulk_send",
     "public.cancel_message",
+    "public.change_ai_budget",
+    "public.change_ai_lists",
+    "public.change_contact_stage",
+    "public.change_contact_tags",
+    "public.change_task",
     "public.change_workspace_settings",
     "public.channel_health",
     "public.connect_channel",
     "public.contact_block_state",
     "public.contact_erasure",
+    "public.correct_analysis",
     "public.create_bulk_send",
     "public.create_template",
+    "public.decide_proposal",
     "public.delete_conversation",
     "public.delete_template",
     "public.disconnect_channel",
     "public.list_bulk_recipients",
     "public.list_bulk_sends",
+    "public.list_proposals",
+    "public.list_tasks",
     "public.edit_template",
     "public.enable_template_analytics",
     "public.list_channels",
     "public.mark_conversation_read",
     "public.pause_bulk_send",
     "public.pause_channel_by_person",
+    "public.rate_suggestion",
+    "public.read_ai_lists",
     "public.read_bulk_send",
+    "public.read_contact",
     "public.recipient_window",
     "public.reopen_conversation",
     "public.request_contact_erasure",
@@ -64,10 +80,14 @@ WRITES = {
     "public.resume_channel",
     "public.retry_message",
     "public.send_message",
+    "public.set_transcript",
     "public.start_typing",
     "public.store_upload",
     "public.submit_template",
+    "public.suggestion_acceptance",
     "public.unblock_contact",
+    "public.undo_correction",
+    "public.undo_ai_changes",
     "public.unpause_template",
     "public.workspace_settings",
 }
@@ -94,16 +114,22 @@ FOR_INGEST = "public.store_webhook_bodies"
 # Tables a member reads, by the column that names the workspace.
 READABLE = {
     "public.account_events": "workspace_id",
+    "public.analysis_corrections": "workspace_id",
+    "public.ai_proposals": "workspace_id",
     "public.audit_log": "workspace_id",
     "public.bulk_recipients": "workspace_id",
     "public.bulk_sends": "workspace_id",
     "public.channel_intake": "workspace_id",
     "public.channel_usage": "workspace_id",
     "public.contact_identities": "workspace_id",
+    "public.contact_scores": "workspace_id",
     "public.contacts": "workspace_id",
+    "public.conversation_analyses": "workspace_id",
     "public.media": "workspace_id",
     "public.message_analyses": "workspace_id",
     "public.message_events": "workspace_id",
+    "public.suggestion_feedback": "workspace_id",
+    "public.tasks": "workspace_id",
     "public.template_accounts": "workspace_id",
     "public.template_analytics": "workspace_id",
     "public.template_usage": "workspace_id",
@@ -143,6 +169,20 @@ HANG_ON_MESSAGES: tuple[LiteralString, ...] = (
     "insert into public.template_accounts (workspace_id, waba_id)"
     " select workspace_id, waba_id from public.whatsapp_channels on conflict do nothing",
     "select app.count_template_use(workspace_id, id) from public.whatsapp_templates",
+    "insert into public.analysis_corrections (workspace_id, id, message_id, content_version, fields, corrected_by)"
+    ' select workspace_id, id, id, 1, \'{"intent": "refund"}\', id from public.whatsapp_messages',
+    "insert into public.suggestion_feedback (workspace_id, message_id, conversation_id, seq, suggested_at)"
+    " select workspace_id, id, conversation_id, seq, now() from public.whatsapp_messages",
+    "insert into public.conversation_analyses (workspace_id, conversation_id, content_version, prompt_version,"
+    " attempt_id, result, model, input_tokens, output_tokens, cache_read_tokens, cache_write_tokens, cost_usd,"
+    " latency_ms)"
+    " select workspace_id, conversation_id, 'v', 'p', id, '{}', 'm', 1, 1, 0, 0, 0, 1 from app.analysis_attempts",
+    "select app.apply_contact_analysis(a.workspace_id, a.conversation_id, c.contact_id, a.id, jsonb_build_object("
+    " 'score', 50, 'reasons', '{}'::jsonb, 'half_life_days', 30, 'tags', jsonb_build_array(jsonb_build_object("
+    " 'id', gen_random_uuid(), 'name', 'unlisted', 'key', 'unlisted', 'confidence', 1)), 'tasks', jsonb_build_array("
+    " jsonb_build_object('id', gen_random_uuid(), 'kind', 'reply', 'title', 'Answer', 'key', 'answer'))))"
+    " from app.analysis_attempts a join public.whatsapp_conversations c"
+    " on c.workspace_id = a.workspace_id and c.id = a.conversation_id",
     "insert into public.template_analytics (workspace_id, template_id, day)"
     " select workspace_id, id, current_date from public.whatsapp_templates",
 )

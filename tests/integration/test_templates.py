@@ -24,11 +24,11 @@ from deploy.local.postgres import Postgres
 from services.api.template_shapes import MessageTemplatePage, TemplateAnalytics, TemplatePreview
 from services.sender.chores import Again, Done, Failed
 from services.sender.graph import Graph, open_graph
-from services.sender.storage_folder import FolderStorage
 from services.sender.submit_template import SubmitTemplate
 from services.sender.template_executors import template_executors
 from shared.domain.ids import new_id
 from shared.settings.clocks import Clocks
+from shared.storage.folder import FolderStorage
 from shared.store.postgres import PostgresTransport, postgres_transport
 from shared.store.templates import TemplateWork
 from tests.conftest import Database

@@ -86,6 +86,8 @@ API = make_api(
     token_public_key=None,
     templates=None,
     bulk_sends=None,
+    corrections=None,
+    contacts=None,
     verifier=None,
 )  # type: ignore[arg-type]  routes only
 SENDER = make_sender(sending=None, bell=None, verifier=None)  # type: ignore[arg-type]  routes only
@@ -195,7 +197,20 @@ def test_log_events_are_a_noun_and_a_past_verb() -> None:
 def test_metric_labels_have_few_values() -> None:
     from shared.telemetry import metrics
 
-    allowed = {"answer", "where", "index", "outcome", "queue", "model", "kind", "route", "status", "type", "cause"}
+    allowed = {
+        "answer",
+        "where",
+        "index",
+        "outcome",
+        "queue",
+        "model",
+        "kind",
+        "route",
+        "status",
+        "type",
+        "cause",
+        "task",
+    }
     for name in dir(metrics):
         assert set(getattr(getattr(metrics, name), "_labelnames", ())) <= allowed, name
 
