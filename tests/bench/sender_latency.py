@@ -65,7 +65,7 @@ async def _customers(made: sender_stack.SenderServers, count: int) -> list[str]:
     """Let people write, so that they may be replied to; return their conversations."""
     async with stack.recorder_store(made.servers.postgres) as store:
         for n in range(count):
-            raw = webhook(text_message("Hello", wamid=f"wamid.{n}", user_id=f"US.{n}", wa_id=f"1202555{n:04}"))
+            raw = webhook(text_message("Hello", wamid=f"wamid.{n}", user_id=f"US.{n}", wa_id=f"1202556{n:04}"))
             await Webhooks(store).record([received(raw)], settle_s=1)
     await made.admin.execute("vacuum analyze")
     found = await (await made.admin.execute("select id::text from public.whatsapp_conversations")).fetchall()
