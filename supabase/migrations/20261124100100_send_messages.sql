@@ -556,7 +556,8 @@ grant execute on function app.check_references to parley_writer;
 -- Queue a message on behalf of the person who asks: the row, its place in the outbox and the log, in one transaction.
 -- p_request_id, p_digest: the client's key and the sha256 (hex) of what it asked: the same again is the same message.
 -- p_message: {id, conversation_id | channel_id with contact_id or to {wa_id | user_id}, message_type, content, payload (as
---   Meta's request body has it), reply_to_id | reply_to_wamid, send_at, seen_seq, retry_of}.
+--   Meta's request body has it), reply_to_id | reply_to_wamid, send_at, seen_seq, retry_of, suggestion_id (the customer's
+--   message whose suggestion it was made from; one that is not there any more is passed over)}.
 -- Writes: send_requests, contacts, contact_identities, whatsapp_conversations, whatsapp_messages, media, send_pairs, outbox,
 --   audit_log. Called by: services/sender and frontends, as the user. Locks: identities, then in that order.
 -- Refuses: PT404, PT403 a viewer, PT409 and PT422 as the functions it calls, and: PT422 reply_window_closed, send_at_not_valid,
@@ -656,6 +657,9 @@ begin
     coalesce(v_send_at, now()) + case when v_template.category = 'marketing' then interval '2 days' else interval '1 hour' end);
   perform app.audit(p_workspace_id, 'message.queued', v_id, null, pg_catalog.jsonb_strip_nulls(pg_catalog.jsonb_build_object(
     'conversation_id', v_conversation.id, 'message_type', v_message.message_type, 'send_at', v_send_at, 'retry_of', v_message.retry_of)));
+  if v_message.retry_of is null then
+    perform app.note_reply(v_message, (p_message ->> 'suggestion_id')::uuid); -- see *_corrections
+  end if;
   if p_message ? 'seen_seq' then
     perform public.mark_conversation_read(p_workspace_id, v_conversation.id, (p_message ->> 'seen_seq')::bigint);
   end if;
