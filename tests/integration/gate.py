@@ -13,7 +13,6 @@ from typing import Literal
 class Gate:
     """Passes bytes on, until a client says `word`: then that connection's request, or its answer, goes no further.
 
-    `then`: with answers, those until the client has said that too pass (PostgreSQL's COMMIT, which makes it so).
     What is held is dropped when the client goes: nothing it said arrives later.
     """
 
@@ -21,7 +20,6 @@ class Gate:
     port: int
     word: bytes = b""  # empty: nothing is held
     what: Literal["request", "answer"] = "request"
-    then: bytes = b""
     own_port: int = 0
     held: int = 0
     _tasks: set[asyncio.Task[None]] = field(default_factory=set)
@@ -32,18 +30,17 @@ class Gate:
 
     async def __call__(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         upstream, upwriter = await asyncio.open_connection(self.host, self.port)
-        holds_answers = said_word = False
+        holds_answers = False
 
         async def ask() -> None:
-            nonlocal holds_answers, said_word
+            nonlocal holds_answers
             while said := await reader.read(65_536):
                 if self.word and self.word in said:
                     if self.what == "request":
                         self.held += 1
                         await reader.read(-1)  # until the client goes
                         return
-                    said_word = True
-                holds_answers = holds_answers or (said_word and self.then.lower() in said.lower())
+                    holds_answers = True
                 upwriter.write(said)
                 await upwriter.drain()
 

@@ -73,7 +73,7 @@ async def die_at(d: Dispatching, point: str) -> None:
                 WHATSAPP_GRAPH_URL=d.settings["WHATSAPP_GRAPH_URL"].replace(f":{meta.port}/", f":{to_meta.own_port}/"),
             )
             held: Gate = to_postgres if where == "postgres" else to_meta
-            held.word, held.what, held.then = word, what, b"commit" if where == "postgres" else b""
+            held.word, held.what = word, what
             wanted = 1 if where == "postgres" else MESSAGES
 
             async def is_there() -> bool:
