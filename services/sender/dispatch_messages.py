@@ -6,9 +6,9 @@ import asyncio
 import logging
 import random
 import time
-from collections import Counter
+from collections import Counter, deque
 from collections.abc import Callable
-from dataclasses import replace
+from dataclasses import dataclass, field, replace
 
 import structlog
 
@@ -20,7 +20,7 @@ from services.sender.record_results import Results
 from services.sender.request_body import Unsendable, request_body
 from services.sender.seal import TokenOpener
 from services.sender.send_outcome import doubtful, result_of, unsendable, unsent
-from services.sender.slots import share
+from services.sender.slots import most_at_once
 from shared.domain.errors import Rejected
 from shared.queue.runner import wait
 from shared.settings.clocks import Clocks
@@ -30,14 +30,31 @@ from shared.whatsapp.errors import Failure, Kind, Verdict, classify
 
 log = structlog.get_logger()
 
+# Between two looks while there is more than slots: a claim costs some ms whatever it brings, so ended calls gather.
+_GATHER_S = 0.02
 _LEAST_PAUSE_S = 0.005  # between two looks while tokens are short: as long as a look itself takes
 _HELD_BY_OTHERS_S = 0.1  # what is there and could not be claimed is another dispatcher's, for a moment
 _KNOWN_FOR_S = 0.1  # while there is more to claim, who has messages is asked this often; it costs as much as ten sends
 _QUIET_S = 10.0  # a number that nobody could send through is not asked again at once
 
 
+@dataclass(frozen=True, slots=True)
+class _Claimed:
+    """A message whose call has not begun."""
+
+    message: ClaimedMessage
+    channel: SendingChannel
+    access: str = field(repr=False)
+    lease: Lease
+
+
 class Sender:
-    """Keeps calls in flight, up to `slots`; numbers share them (see slots.py)."""
+    """Keeps calls in flight, up to `slots`; numbers share them (see slots.py).
+
+    While there is more than slots, as many again are claimed ahead as ended since the last look: whenever a call ends
+    the next one begins, and the database works beside the calls instead of between them. Where calls hang, none end,
+    and nothing is claimed ahead.
+    """
 
     def __init__(
         self,
@@ -70,12 +87,16 @@ class Sender:
             outbox=outbox,
             leases=leases,
             grace_s=clocks.doubt_grace_s,
-            in_flight=lambda: len(self._calls),
+            in_flight=lambda: self.in_flight,
             recorded=self._look_again.set,
             followed=followed,
         )
         self._calls: set[asyncio.Task[None]] = set()
-        self._in_flight: Counter[str] = Counter()  # by phone_number_id
+        # By phone_number_id: calls under way, the most there may be, calls ended since the last look, claimed ahead.
+        self._in_flight: Counter[str] = Counter()
+        self._most: dict[str, int] = {}
+        self._ended: Counter[str] = Counter()
+        self._ahead: dict[str, deque[_Claimed]] = {}
         self._quiet_until: dict[str, float] = {}  # phone_number_id → until when we do not ask
         self._is_short_of_slots = False
         self._known: dict[str, SendingChannel] = {}  # by phone_number_id, as long as there was more to claim
@@ -84,7 +105,7 @@ class Sender:
     @property
     def in_flight(self) -> int:
         """Calls under way."""
-        return len(self._calls)
+        return self._in_flight.total()
 
     def look_again(self) -> None:
         """Look now: something may be due, of whatever number."""
@@ -95,11 +116,15 @@ class Sender:
         """Claim what may go and start its calls; wait until there may be more, at most until it is time to poll."""
         self._look_again.clear()  # before looking: what is rung meanwhile is looked at again
         pause_s = await self._claim()
+        if self._is_short_of_slots:
+            await asyncio.sleep(_GATHER_S)
         await wait(self._look_again, pause_s)
         return 0
 
     async def drain(self, timeout_s: float) -> None:
         """Let calls in flight end; those cut off are in doubt. What came of them is in `results`."""
+        for number in list(self._ahead):
+            self._put_back(number)
         if self._calls:
             await asyncio.wait(self._calls, timeout=timeout_s)
         for call in list(self._calls):
@@ -114,12 +139,20 @@ class Sender:
             token = await self._access(channel) if self._is_open(channel) else None
             if token is not None:
                 by_number[channel.phone_number_id], access[channel.phone_number_id] = channel, token
-        shares = share(self._slots, self._in_flight, {number: one.due for number, one in by_number.items()})
-        self._is_short_of_slots = any(shares.get(number, 0) < one.due for number, one in by_number.items())
-        if not shares:
+        ended, self._ended = self._ended, Counter()
+        ahead = {number: len(claimed) for number, claimed in self._ahead.items()}
+        wants = Counter({number: one.due for number, one in by_number.items()}) + Counter(ahead)
+        self._most = most_at_once(self._slots, self._in_flight, wants)
+        room = {
+            number: max(0, self._most.get(number, 0) - self._in_flight[number]) + ended[number] - ahead.get(number, 0)
+            for number in by_number
+        }
+        more = {number: min(by_number[number].due, free) for number, free in room.items() if free > 0}
+        self._is_short_of_slots = any(more.get(number, 0) < one.due for number, one in by_number.items())
+        if not more:
             return self._clocks.poll_every_s
         granted = await self._pacing.take(
-            [TokenWant(number, by_number[number].tier_mps, most) for number, most in shares.items()]
+            [TokenWant(number, by_number[number].tier_mps, most) for number, most in more.items()]
         )
         claimed = await self._claim_granted(by_number, access, granted)
         self._known = {
@@ -127,7 +160,7 @@ class Sender:
             for number, one in by_number.items()
             if one.due > claimed[number]
         }
-        return self._pause_s(by_number, shares, granted, claimed)
+        return self._pause_s(by_number, more, granted, claimed)
 
     async def _channels(self) -> list[SendingChannel]:
         """Return numbers with messages that may go, those that wait longest first."""
@@ -155,8 +188,11 @@ class Sender:
         by_id = {(one.workspace_id, one.channel_id): one for one in channels.values()}
         for message in claimed.messages:
             channel = by_id[message.workspace_id, message.channel_id]
-            counts[channel.phone_number_id] += 1
-            self._start(message, channel, access[channel.phone_number_id], lease)
+            number = channel.phone_number_id
+            counts[number] += 1
+            self._ahead.setdefault(number, deque()).append(_Claimed(message, channel, access[number], lease))
+        for number in counts:
+            self._start_next(number)
         if claimed.next_ms is not None:
             self._tell_ripens(claimed.next_ms / 1000)
         unused = {number: left for number, one in granted.items() if (left := one.tokens - counts[number]) > 0}
@@ -190,29 +226,51 @@ class Sender:
         del self._quiet_until[channel.phone_number_id]
         return True
 
-    def _start(self, message: ClaimedMessage, channel: SendingChannel, access: str, lease: Lease) -> None:
-        self._in_flight[channel.phone_number_id] += 1
-        call = asyncio.create_task(self._carry(message, channel, access, lease))
-        self._calls.add(call)
-        call.add_done_callback(self._forget)
+    def _start_next(self, number: str) -> None:
+        """Begin a number's claimed messages, as many as it has slots for."""
+        ahead = self._ahead.get(number)
+        while ahead and self._in_flight[number] < self._most.get(number, 0):
+            self._in_flight[number] += 1
+            call = asyncio.create_task(self._carry(ahead.popleft()))
+            self._calls.add(call)
+            call.add_done_callback(self._forget)
+        if not ahead:
+            self._ahead.pop(number, None)
+
+    def _end(self, number: str) -> None:
+        """Give a call's slot to the next."""
+        self._ended[number] += 1
+        self._in_flight[number] -= 1
+        self._start_next(number)
+        if not self._in_flight[number]:
+            del self._in_flight[number]
+        if self._is_short_of_slots or self._ahead:
+            self._look_again.set()
+
+    def _put_back(self, number: str) -> None:
+        """Let others have what is claimed and not begun."""
+        for one in self._ahead.pop(number, ()):
+            self.results.add(one.lease, unsent(one.message, str(one.lease.token)))
 
     def _forget(self, call: asyncio.Task[None]) -> None:
         self._calls.discard(call)
         if not call.cancelled() and (error := call.exception()) is not None:
             log.error("call.failed", exc_info=error)
 
-    async def _carry(self, message: ClaimedMessage, channel: SendingChannel, access: str, lease: Lease) -> None:
+    async def _carry(self, claimed: _Claimed) -> None:
         """Call Meta for one message; whatever happens, there is a result to record."""
-        result, started = doubtful(message, str(lease.token)), self._clock()
+        message, lease, number = claimed.message, claimed.lease, claimed.channel.phone_number_id
+        result: SendResult | None = None
+        started = self._clock()
         try:
             body = request_body(message)
             if self._leases.may_call(lease):
-                answer = await self._graph.post(f"{channel.phone_number_id}/messages", body, token=access)
+                answer = await self._graph.post(f"{number}/messages", body, token=claimed.access)
                 verdict = classify(answer.status, answer.body, answer.failure)
                 result = result_of(message, str(lease.token), verdict, answer.body, chance=self._chance())
                 if verdict.kind is not Kind.ACCEPTED:
                     _tell_refusal(message, verdict, answer.failure)
-                    await self._heed(verdict.kind, channel.phone_number_id)
+                    await self._heed(verdict.kind, number)
             else:
                 log.warning("call.too_late", message_id=message.message_id)
                 result = unsent(message, str(lease.token))
@@ -220,14 +278,11 @@ class Sender:
             log.error("message.unsendable", message_id=message.message_id, reason=str(error))
             result = unsendable(message, str(lease.token), str(error))
         finally:
-            # Out of the calls first: the last of them has its result recorded at once.
-            self._calls -= {asyncio.current_task()}
-            self._in_flight -= Counter([channel.phone_number_id])  # and zeros are dropped
+            self._end(number)  # first: the last call under way has its result recorded at once
+            result = result or doubtful(message, str(lease.token))
             self.results.add(lease, result)
             metrics.GRAPH_SECONDS.observe(self._clock() - started)
             _count(result, self._clock() - started)
-            if self._is_short_of_slots:
-                self._look_again.set()
 
     async def _heed(self, kind: Kind, number: str) -> None:
         """Spare a number what it would be refused for again; the rows themselves wait by their schedule."""
@@ -235,6 +290,7 @@ class Sender:
             await self._pacing.slow_down(number)
         elif kind in (Kind.CHANNEL, Kind.THROTTLE_APP):
             self._quiet_until[number] = self._clock() + _QUIET_S
+            self._put_back(number)
 
     async def _access(self, channel: SendingChannel) -> str | None:
         """Return a number's token; one that cannot be opened pauses it, before an attempt is spent."""

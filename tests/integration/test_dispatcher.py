@@ -212,6 +212,39 @@ async def test_stopping_lets_calls_end_and_records_them(d: Dispatching) -> None:
     assert len(await d.accepted()) == 7
 
 
+async def test_what_was_claimed_ahead_is_put_back_on_stopping(d: Dispatching) -> None:
+    await d.fault({"mode": "slow", "latency_ms": 60})
+    await d.queue_a(conversations=200)
+
+    async with d.dispatcher(SLOTS="8"):
+        await until(lambda: _accepted(d, 20), what="it sends, and claims ahead")
+
+    states, accepted = await d.states(), len(await d.accepted())
+    assert states == {"done": accepted, "due": 200 - accepted}
+    assert not await _in_flight(d, 1)
+    left = await d.rows("select count(*) from app.send_attempts where outcome is null or outcome = 'unknown'")
+    assert left == [(0,)]
+
+
+async def test_what_was_claimed_ahead_is_spared_a_refused_token(d: Dispatching) -> None:
+    await d.fault({"mode": "slow", "latency_ms": 60})
+    await d.queue_a(conversations=200)
+
+    async with d.dispatcher(SLOTS="8"):
+        await until(lambda: _accepted(d, 20), what="it sends, and claims ahead")
+        await d.fault({"mode": "error", "code": 190})
+        await until(lambda: _paused(d), what="the number is paused")
+        await until(lambda: _idle(d), what="nothing is claimed")
+
+    refused = [call for call in await d.calls() if call["status"] == 401]
+    assert 1 <= len(refused) <= 4  # those under way
+    assert (await d.states())["due"] > 0
+
+
+async def _idle(d: Dispatching) -> bool:
+    return not await _in_flight(d, 1)
+
+
 async def test_an_outage_of_redis_slows_and_stops_nothing(d: Dispatching) -> None:
     await d.queue_a(conversations=10)
 
